@@ -1,0 +1,159 @@
+"""The run folder: what a run is (`spec.json`), every judged sample (`samples.sqlite`), and its numbers (`results.json`).
+
+A sample's row is committed when its verdict is known, so `kill -9` loses at most the samples in flight. A folder whose
+spec differs refuses to be continued and names the field. Reports read runs through `Run` only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMAT = 1
+"""Version of the folder's layout; a folder of another version is refused, never half read."""
+
+_COLUMNS = {
+    "task": "TEXT NOT NULL",
+    "id": "TEXT NOT NULL",
+    "position": "INTEGER NOT NULL",
+    "group": "TEXT",
+    "prompt": "TEXT NOT NULL",
+    "response": "TEXT NOT NULL",
+    "answer": "TEXT",
+    "gold": "TEXT NOT NULL",
+    "correct": "INTEGER NOT NULL",
+    "outcome": "TEXT NOT NULL",
+    "finish": "TEXT",
+    "choice_logprobs": "TEXT",
+    "token_logprobs": "TEXT",
+    "detail": "TEXT NOT NULL",
+    "seconds": "REAL NOT NULL",
+}
+_JSON = ("choice_logprobs", "token_logprobs", "detail")
+
+
+class RunError(Exception):
+    """The user can mend this: a folder that is no run, of another spec, or in use. The message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRecord:
+    """One judged sample. `prompt` and `response` are the texts as the model saw and wrote them (last turn)."""
+
+    task: str
+    id: str
+    position: int
+    """Index in the data set's order, which is also the order of reports."""
+    group: str | None
+    prompt: str
+    response: str
+    answer: str | None
+    gold: str
+    correct: bool
+    outcome: str
+    finish: str | None
+    """Why generation ended: `stop`, `eos`, `length`; None where nothing was generated."""
+    choice_logprobs: Mapping[str, float] | None
+    """Nats, by letter, where choices were scored."""
+    token_logprobs: tuple[float, ...] | None
+    """Nats, one per generated token."""
+    detail: Mapping[str, Any]
+    seconds: float
+    """Wall-clock seconds from the first request to the verdict, waiting in the batch included."""
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def spec_hash(spec: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of the SHA-256 of the canonical spec."""
+    return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old text or the new, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+class Run:
+    """A run folder, open for reading."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises RunError if the folder is no run or of another format."""
+        self.path = Path(path)
+        spec_file = self.path / "spec.json"
+        if not spec_file.is_file():
+            raise RunError(f"{self.path}: not a run folder (no spec.json); name a folder that `harness run` wrote")
+        try:
+            self.spec: dict[str, Any] = json.loads(spec_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{spec_file}: not JSON ({error}); delete the folder and run again") from error
+        if self.spec.get("format") != FORMAT:
+            raise RunError(f"{spec_file}: format {self.spec.get('format')}, this version reads {FORMAT}; use a new --out folder")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """`results.json`: {"spec": ..., "tasks": {name: {"n", "metrics", "outcomes", "groups"}}}."""
+        return self._json("results.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """`environment.json`: versions, machine, isolation tier, times: what does not change the numbers."""
+        return self._json("environment.json")
+
+    def records(self, task: str) -> Iterator[SampleRecord]:
+        """The judged samples of a task in the data set's order."""
+        if not (self.path / "samples.sqlite").exists():
+            return
+        database = sqlite3.connect(f"file:{self.path / 'samples.sqlite'}?mode=ro", uri=True)
+        try:
+            names = ", ".join(f'"{name}"' for name in _COLUMNS)
+            for values in database.execute(f"SELECT {names} FROM samples WHERE task = ? ORDER BY position", (task,)):
+                row = dict(zip(_COLUMNS, values, strict=True))
+                for name in _JSON:
+                    row[name] = None if row[name] is None else json.loads(row[name])
+                if row["token_logprobs"] is not None:
+                    row["token_logprobs"] = tuple(row["token_logprobs"])
+                yield SampleRecord(**{**row, "correct": bool(row["correct"])})
+        finally:
+            database.close()
+
+    def samples(self, task: str) -> pandas.DataFrame:
+        """One row per judged sample, as a pandas frame with the fields of SampleRecord."""
+        import pandas
+
+        return pandas.DataFrame([asdict(record) for record in self.records(task)])
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(f"{self.path}: no {name} yet: the run is unfinished; run the same command again to continue it")
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return value
+
+
+def difference(old: Any, new: Any, path: str = "") -> str | None:
+    """Dotted name and both values of the first field in which two specs differ, or None."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            found = difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if old == new else f"{path} ({canonical(old)} there, {canonical(new)} now)"

