@@ -1,0 +1,75 @@
+"""Shape of a decoder: one config for Qwen2/Qwen2.5 dense and Llama-shaped checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ARCHITECTURES = ("Qwen2ForCausalLM", "LlamaForCausalLM")
+
+
+class ModelError(Exception):
+    """The user can mend this: a checkpoint that is missing, damaged or of another kind. The message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes and switches of the decoder. Field names follow transformers' config.json where it has one."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rope_theta: float
+    rms_norm_eps: float
+    qkv_bias: bool
+    output_bias: bool
+    tie_word_embeddings: bool
+    max_position_embeddings: int
+
+    @staticmethod
+    def from_hf(config: Mapping[str, Any], where: str) -> ModelConfig:
+        """Read a transformers config.json (Qwen2, Llama). `where` names the file in errors.
+
+        Raises ModelError for a missing field, another architecture, or a feature that would change the numbers silently.
+        """
+        names = config.get("architectures") or []
+        architecture = names[0] if names else None
+        if architecture not in ARCHITECTURES:
+            raise ModelError(f"{where}: architecture {architecture} is not one of {', '.join(ARCHITECTURES)}; try --backend hf")
+        rope = config.get("rope_parameters") or {}
+        scaling = config.get("rope_scaling") or {}
+        kind = scaling.get("rope_type") or scaling.get("type") or rope.get("rope_type") or "default"
+        for problem, found in (
+            (f"rope scaling {kind!r}", kind != "default"),
+            ("sliding-window attention", bool(config.get("use_sliding_window"))),
+            ("MLP biases", bool(config.get("mlp_bias"))),
+            (f"activation {config.get('hidden_act')!r}", config.get("hidden_act", "silu") != "silu"),
+        ):
+            if found:
+                raise ModelError(f"{where}: {problem} is not supported by the native backend; try --backend hf")
+        try:
+            heads = int(config["num_attention_heads"])
+            qwen2 = architecture == "Qwen2ForCausalLM"
+            bias = bool(config.get("attention_bias", False))
+            return ModelConfig(
+                vocab_size=int(config["vocab_size"]),
+                hidden_size=int(config["hidden_size"]),
+                intermediate_size=int(config["intermediate_size"]),
+                num_hidden_layers=int(config["num_hidden_layers"]),
+                num_attention_heads=heads,
+                num_key_value_heads=int(config.get("num_key_value_heads") or heads),
+                head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+                rope_theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+                rms_norm_eps=float(config["rms_norm_eps"]),
+                qkv_bias=qwen2 or bias,
+                output_bias=bias and not qwen2,
+                tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+                max_position_embeddings=int(config["max_position_embeddings"]),
+            )
+        except KeyError as error:
+            raise ModelError(f"{where}: field {error} is missing; the file is not a whole config.json") from error

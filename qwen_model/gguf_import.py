@@ -1,0 +1,222 @@
+"""GGUF to a checkpoint folder: dequantised once to float32 safetensors, config and tokenizer rebuilt beside it.
+
+Every number is the one the file stores: quantised blocks are expanded exactly, and the output matrix and the embedding stay
+apart where the file keeps them apart (quantised files often do, though the model tied them).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen_model.config import ModelError
+
+if TYPE_CHECKING:
+    import numpy
+
+IMPORT_VERSION = 1
+"""Raised when the same file would be written differently; part of the model's fingerprint."""
+
+_ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
+_LAYER_TENSORS = {
+    "attn_norm.weight": "input_layernorm.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+    "ffn_gate.weight": "mlp.gate_proj.weight",
+    "ffn_up.weight": "mlp.up_proj.weight",
+    "ffn_down.weight": "mlp.down_proj.weight",
+    "attn_output.weight": "self_attn.o_proj.weight",
+    **{
+        f"attn_{letter}.{kind}": f"self_attn.{letter}_proj.{kind}"
+        for letter in "qkv"
+        for kind in ("weight", "bias")
+    },
+}
+_MODEL_TENSORS = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_DIGITS_THEN_BYTES: list[dict[str, Any]] = [
+    {"type": "Digits", "individual_digits": True},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+]
+_QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN_THEN_BYTES: list[dict[str, Any]] = [
+    {"type": "Split", "pattern": {"Regex": _QWEN_SPLIT}, "behavior": "Isolated", "invert": False},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+]
+# GGUF names the pre-tokenizer and drops the normaliser; Qwen's is NFC
+_PRETOKENIZERS = {"qwen2": (_QWEN_THEN_BYTES, {"type": "NFC"}), "smollm": (_DIGITS_THEN_BYTES, None)}
+_TURN_ENDS = ("<|endoftext|>", "<|im_end|>", "</s>")
+_CONTROL = 3
+_USER_DEFINED = 4
+
+
+def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]) -> None:
+    """Write `folder` from the GGUF file `source`. `progress` is told the tensors done and their number.
+
+    The folder appears whole or not at all. Raises ModelError for a damaged file or one of an unknown kind.
+    """
+    import struct
+
+    from safetensors.numpy import save_file
+
+    import gguf
+
+    try:
+        reader = gguf.GGUFReader(source)
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+        config = _config(fields, {tensor.name for tensor in reader.tensors}, source)
+        tensors = _tensors(reader, config, source, progress)
+    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, struct.error) as error:
+        raise ModelError(f"{source}: damaged or truncated GGUF ({error}); delete it and fetch it again") from error
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+        tokenizer, tokenizer_config, eos = _tokenizer(fields, source)
+        config["eos_token_id"] = eos
+        for name, value in (
+            ("config.json", config),
+            ("generation_config.json", {"eos_token_id": eos}),
+            ("tokenizer.json", tokenizer),
+            ("tokenizer_config.json", tokenizer_config),
+        ):
+            (partial / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+        partial.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another process finished the same conversion first
+            raise ModelError(f"{folder}: {error.strerror}; free space or set HARNESS_CACHE to a larger disk") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def quantisation(source: Path) -> str:
+    """The file's own name of its quantisation, such as Q4_K_M."""
+    import gguf
+
+    field = gguf.GGUFReader(source).get_field("general.file_type")
+    if field is None:
+        return "unknown"
+    return gguf.LlamaFileType(int(field.contents())).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+
+
+def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, Any]:
+    kind = fields["general.architecture"]
+    if kind not in _ARCHITECTURES:
+        raise ModelError(f"{source}: architecture {kind!r} is not one of {', '.join(_ARCHITECTURES)}")
+    if "rope_freqs.weight" in names or f"{kind}.rope.scaling.type" in fields:
+        raise ModelError(f"{source}: rope scaling is not supported; use a checkpoint without it")
+    heads = int(fields[f"{kind}.attention.head_count"])
+    width = int(fields[f"{kind}.embedding_length"])
+    return {
+        "architectures": [_ARCHITECTURES[kind]],
+        "model_type": kind,
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "hidden_size": width,
+        "intermediate_size": int(fields[f"{kind}.feed_forward_length"]),
+        "num_hidden_layers": int(fields[f"{kind}.block_count"]),
+        "num_attention_heads": heads,
+        "num_key_value_heads": int(fields.get(f"{kind}.attention.head_count_kv", heads)),
+        "head_dim": int(fields.get(f"{kind}.attention.key_length", width // heads)),
+        "rope_theta": float(fields.get(f"{kind}.rope.freq_base", 10000.0)),
+        "rms_norm_eps": float(fields[f"{kind}.attention.layer_norm_rms_epsilon"]),
+        "max_position_embeddings": int(fields[f"{kind}.context_length"]),
+        "tie_word_embeddings": "output.weight" not in names,
+        "hidden_act": "silu",
+    }
+
+
+def _tensors(
+    reader: Any, config: dict[str, Any], source: Path, progress: Callable[[int, int], None]
+) -> dict[str, numpy.ndarray[Any, Any]]:
+    import numpy
+
+    import gguf
+
+    tensors: dict[str, numpy.ndarray[Any, Any]] = {}
+    for count, tensor in enumerate(reader.tensors):
+        progress(count, len(reader.tensors))
+        name = _tensor_name(tensor.name)
+        if name is None:
+            raise ModelError(f"{source}: tensor {tensor.name} is unknown in a {config['model_type']} model")
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32, copy=False)
+        if config["model_type"] == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            heads = config["num_attention_heads" if name.endswith("q_proj.weight") else "num_key_value_heads"]
+            # llama.cpp interleaves the rotated pairs of Llama's heads; ours are half-split
+            values = values.reshape(heads, -1, 2, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
+        tensors[name] = numpy.ascontiguousarray(values)
+    progress(len(reader.tensors), len(reader.tensors))
+    return tensors
+
+
+def _tensor_name(name: str) -> str | None:
+    if name in _MODEL_TENSORS:
+        return _MODEL_TENSORS[name]
+    prefix, _, rest = name.partition(".")
+    layer, _, tail = rest.partition(".")
+    if prefix != "blk" or tail not in _LAYER_TENSORS:
+        return None
+    return f"model.layers.{layer}.{_LAYER_TENSORS[tail]}"
+
+
+def _tokenizer(fields: dict[str, Any], source: Path) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
+    """tokenizer.json, tokenizer_config.json and the end tokens of a byte-level BPE."""
+    kind = fields.get("tokenizer.ggml.pre")
+    if fields["tokenizer.ggml.model"] != "gpt2" or kind not in _PRETOKENIZERS:
+        raise ModelError(f"{source}: tokenizer {kind!r} is not one of {', '.join(_PRETOKENIZERS)}")
+    if fields.get("tokenizer.ggml.add_bos_token"):
+        raise ModelError(f"{source}: a tokenizer that adds a begin token is not supported from GGUF; use the folder")
+    steps, normalizer = _PRETOKENIZERS[kind]
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    types: list[int] = fields["tokenizer.ggml.token_type"]
+    special = [i for i, type_ in enumerate(types) if type_ in (_CONTROL, _USER_DEFINED)]
+    taken = set(special)
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": i,
+                "content": tokens[i],
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": types[i] == _CONTROL,
+            }
+            for i in special
+        ],
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {token: i for i, token in enumerate(tokens) if i not in taken},
+            "merges": [merge.split(" ", 1) for merge in fields["tokenizer.ggml.merges"]],
+        },
+    }
+    eos = int(fields["tokenizer.ggml.eos_token_id"])
+    ends = [eos, *(i for i in special if tokens[i] in _TURN_ENDS and i != eos)]
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": tokens[eos],
+        "chat_template": fields.get("tokenizer.chat_template"),
+        "clean_up_tokenization_spaces": False,
+    }
+    return tokenizer, settings, ends

@@ -1,0 +1,114 @@
+"""The checkpoint's own tokenizer (`tokenizer.json`) and chat template, without loading transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qwen_model.config import ModelError
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+class Tokenizer:
+    """Text to token ids and back, and conversations to text."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` of a checkpoint folder.
+
+        Raises ModelError where a file is missing or damaged.
+        """
+        import tokenizers
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelError(f"{folder}: no tokenizer.json; save the tokenizer with `save_pretrained` into this folder")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception for a damaged file
+            raise ModelError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.config = _read_json(folder / "tokenizer_config.json")
+        template = self.config.get("chat_template")
+        separate = folder / "chat_template.jinja"
+        self.chat_template: str | None = separate.read_text(encoding="utf-8") if separate.is_file() else template
+        self.eos_ids = self._end_ids(folder)
+
+    def _end_ids(self, folder: Path) -> tuple[int, ...]:
+        """Tokens that end a text: of generation_config.json, else config.json, else the tokenizer's end token."""
+        for name in ("generation_config.json", "config.json"):
+            ids = _read_json(folder / name).get("eos_token_id")
+            if ids is not None:
+                return tuple(ids) if isinstance(ids, list) else (int(ids),)
+        ending = self._special("eos_token")
+        found = self._tokenizer.token_to_id(ending) if ending else None
+        if found is None:
+            raise ModelError(f"{folder}: no eos_token_id in generation_config.json or config.json; add it")
+        return (int(found),)
+
+    def _special(self, name: str) -> str:
+        value = self.config.get(name) or ""
+        return str(value.get("content", "")) if isinstance(value, dict) else str(value)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a raw text; a begin token is added only where the checkpoint's tokenizer does so by itself."""
+        return list(self._tokenizer.encode(text).ids)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Token ids of a text that a chat template rendered: control tokens are read, none is added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, control tokens left out. Bytes that are no UTF-8 become U+FFFD."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def render(self, messages: Sequence[tuple[str, str]], prefill: str = "") -> str:
+        """The text of a conversation by the checkpoint's chat template, ready for the assistant's answer.
+
+        `prefill` is how that answer begins. Raises ModelError where the checkpoint has no template or it refuses.
+        """
+        if self.chat_template is None:
+            raise ModelError("this checkpoint has no chat template: use a base protocol (a task without -chat)")
+        import jinja2
+
+        try:
+            text = _compile(self.chat_template).render(
+                messages=[{"role": role, "content": content} for role, content in messages],
+                add_generation_prompt=True,
+                bos_token=self._special("bos_token"),
+                eos_token=self._special("eos_token"),
+            )
+        except jinja2.TemplateError as error:
+            raise ModelError(f"the checkpoint's chat template failed: {error}") from error
+        return text + prefill
+
+
+def _compile(template: str) -> jinja2.Template:
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def fail(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals["raise_exception"] = fail
+    environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
+    return environment.from_string(template)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")
+    return value
