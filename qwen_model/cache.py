@@ -9,6 +9,7 @@ Shapes: K, V are (layers, rows, key-value heads, positions, head dim).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,6 +17,15 @@ from torch import Tensor
 
 _GROWTH = 256
 """Positions by which a cache grows: few reallocations, little waste."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheShape:
+    """What one token needs in a key-value cache: 2 * layers * heads * head_dim numbers."""
+
+    layers: int
+    heads: int
+    head_dim: int
 
 
 class Cache(Protocol):

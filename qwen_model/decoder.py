@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qwen_model.cache import Cache
+from qwen_model.cache import Cache, CacheShape
 from qwen_model.config import ModelConfig
 
 
@@ -134,6 +134,11 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.model.norm.weight.device
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        c = self.config
+        return CacheShape(layers=c.num_hidden_layers, heads=c.num_key_value_heads, head_dim=c.head_dim)
 
     def forward(
         self,

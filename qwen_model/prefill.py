@@ -1,0 +1,175 @@
+"""Reading token sequences: shared prefixes once, the rest packed behind them in one row without padding.
+
+Works on any model that takes a cache, explicit positions and a mask: our decoder, or transformers' through an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from qwen_model.cache import Cache, CacheShape, SlotCache, StackCache
+from qwen_model.prefixes import plan
+
+
+class CausalLM(Protocol):
+    """What batched reading and writing needs of a model."""
+
+    @property
+    def cache_shape(self) -> CacheShape: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(
+        self, input_ids: Tensor, positions: Tensor | None, mask: Tensor | None, cache: Cache | None, keep: Tensor | None
+    ) -> Tensor:
+        """Logits, as `Decoder.forward` says."""
+        ...
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One pass over packed sequences: their indices, where each lies in the stack, and the logits asked for."""
+
+    members: list[int]
+    prefix: int
+    spans: list[tuple[int, int]]
+    logits: Tensor
+    """(wanted positions of all members in order, V), float32."""
+
+
+class Reader:
+    """Runs sequences through the model in a planned order, keeping the keys of the current shared prefix."""
+
+    def __init__(self, model: CausalLM, batch_tokens: int) -> None:
+        """`batch_tokens` bounds the new tokens of one pass (a longer single sequence still goes through whole)."""
+        self.model, self.batch_tokens = model, batch_tokens
+        shape = model.cache_shape
+        self.stack = StackCache(shape.layers, shape.heads, shape.head_dim, model.dtype, model.device)
+        self._path: list[int] = []
+        self.tokens = 0
+        """Tokens that went through the model so far."""
+
+    def passes(
+        self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
+    ) -> Iterator[Packed]:
+        """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending."""
+        at = 0
+        while at < len(ordered):
+            count = self.fits(sequences, ordered[at:])
+            yield self.read(sequences, ordered[at : at + count], wanted)
+            at += count
+
+    def fits(self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]]) -> int:
+        """How many of the next sequences go into one pass: those of the first one's prefix, within the budget."""
+        first, shared = ordered[0]
+        prefix = list(sequences[first][:shared])
+        total = count = 0
+        for index, own in ordered:
+            total += len(sequences[index]) - own
+            same = own == shared and list(sequences[index][:own]) == prefix
+            if count and (not same or total > self.batch_tokens):
+                break
+            count += 1
+        return count
+
+    @torch.inference_mode()
+    def read(
+        self, sequences: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
+    ) -> Packed:
+        """One pass over sequences with the same shared prefix."""
+        members = [index for index, _ in batch]
+        shared = batch[0][1]
+        self._hold(list(sequences[members[0]][:shared]))
+        spans, keep, start = [], [], shared
+        for index in members:
+            end = start + len(sequences[index]) - shared
+            keep.extend(start - shared + position - shared for position in wanted[index])
+            spans.append((start, end))
+            start = end
+        tokens = [token for index in members for token in sequences[index][shared:]]
+        logits = self._forward(tokens, [(a - shared, b - shared) for a, b in spans], keep)
+        return Packed(members, shared, spans, logits)
+
+    def _hold(self, prefix: list[int]) -> None:
+        """Make the stack hold exactly these tokens, computing only what it does not hold yet."""
+        kept = 0
+        while kept < min(len(prefix), len(self._path)) and prefix[kept] == self._path[kept]:
+            kept += 1
+        self.stack.length = kept
+        missing = prefix[kept:]
+        if missing:
+            self._forward(missing, [(0, len(missing))], [])
+            self.stack.length += len(missing)
+        self._path = prefix
+
+    def _forward(self, tokens: list[int], spans: list[tuple[int, int]], keep: list[int]) -> Tensor:
+        device, held, new = self.model.device, self.stack.length, len(tokens)
+        positions = torch.empty(new, dtype=torch.long, device=device)
+        for start, end in spans:
+            positions[start:end] = torch.arange(held, held + end - start, device=device)
+        self.stack.reserve(held + new)
+        self.tokens += new
+        logits = self.model(
+            torch.tensor([tokens], device=device),
+            positions[None],
+            _packed_mask(spans, held, new, device),
+            self.stack,
+            torch.tensor(keep, dtype=torch.long, device=device),
+        )
+        return logits[0].float()
+
+
+def _packed_mask(spans: list[tuple[int, int]], held: int, new: int, device: torch.device) -> Tensor | None:
+    """Every token reads the held prefix and its own sequence up to itself; None where that is plain causal."""
+    if held == 0 and len(spans) == 1:
+        return None
+    mask = torch.zeros(new, held + new, dtype=torch.bool, device=device)
+    mask[:, :held] = True
+    for start, end in spans:
+        size = end - start
+        mask[start:end, held + start : held + end] = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+    return mask[None, None]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Score `tokens` after `context`; both non-empty token ids."""
+
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[tuple[int, float]]:
+    """Log-probability (nats) of each continuation, as (index, value), as soon as each is known.
+
+    Continuations of one token after the same context cost one pass together; longer ones share their context's keys.
+    """
+    users: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        users.setdefault(item.context + item.tokens[:-1], []).append(index)
+    sequences = list(users)
+    first = [min(len(items[i].context) for i in users[sequence]) - 1 for sequence in sequences]
+    wanted = [list(range(start, len(sequence))) for start, sequence in zip(first, sequences, strict=True)]
+    for packed in reader.passes(sequences, plan(sequences, first), wanted):
+        logprobs = packed.logits.log_softmax(-1)
+        row = 0
+        for member in packed.members:
+            for index in users[sequences[member]]:
+                item = items[index]
+                offset = row + len(item.context) - 1 - first[member]
+                rows = torch.arange(offset, offset + len(item.tokens), device=logprobs.device)
+                yield index, float(logprobs[rows, torch.tensor(item.tokens, device=logprobs.device)].sum())
+            row += len(wanted[member])
+
+
+def new_slots(model: CausalLM, slots: int) -> SlotCache:
+    """A decoding cache of the model's shape."""
+    shape = model.cache_shape
+    return SlotCache(shape.layers, slots, shape.heads, shape.head_dim, model.dtype, model.device)

@@ -1,0 +1,151 @@
+"""Packed prefixes and continuous batching give what one plain sequence at a time gives."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from qwen_model import load_model
+from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from qwen_model.generation import Generator, Request, generate
+from qwen_model.prefill import Continuation, Reader, score
+from qwen_model.prefixes import plan
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return load_model(str(tiny))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny):
+    return load_tokenizer(find_checkpoint(str(tiny)))
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_plan_shares_only_what_is_common(data):
+    base = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=80))
+    sequences = list(
+        {
+            tuple(base[: data.draw(st.integers(0, len(base)))] + data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=30)))
+            for _ in range(data.draw(st.integers(1, 12)))
+        }
+    )
+    limits = [data.draw(st.integers(0, len(s) - 1)) for s in sequences]
+    ordered = plan(sequences, limits, worth=4)
+    assert sorted(index for index, _ in ordered) == list(range(len(sequences)))
+    assert all(0 <= shared <= limits[index] for index, shared in ordered)
+
+
+def test_plan_computes_a_header_once():
+    headers = [[h] * 100 for h in range(5)]
+    sequences = [header + [10, 20, q] for header in headers for q in range(8)]
+    ordered = plan(sequences, [len(s) - 1 for s in sequences])
+    assert [shared for _, shared in ordered] == [102] * 40
+    assert all(len({sequences[i][0] for i, _ in ordered[at : at + 8]}) == 1 for at in range(0, 40, 8))
+
+
+def random_continuations(seed: int) -> list[Continuation]:
+    """Few-shot-like: headers shared by questions, questions shared by options of one or several tokens."""
+    rng = random.Random(seed)
+
+    def text(n):
+        return [rng.randrange(3, 300) for _ in range(n)]
+
+    items = []
+    for header in [text(rng.randrange(0, 150)) for _ in range(3)]:
+        for question in [text(rng.randrange(1, 40)) for _ in range(4)]:
+            for _ in range(4):
+                items.append(Continuation(tuple(header + question), tuple(text(rng.randrange(1, 6)))))
+    rng.shuffle(items)
+    return items
+
+
+@pytest.mark.parametrize("budget", [1, 64, 512])
+def test_scores_equal_one_dense_pass_each(model, budget):
+    items = random_continuations(budget)
+    reader = Reader(model, budget)
+    ours = dict(score(reader, items))
+    for index, item in enumerate(items):
+        tokens = torch.tensor([item.context + item.tokens])
+        with torch.inference_mode():
+            logprobs = model(tokens)[0].log_softmax(-1)
+        start = len(item.context) - 1
+        expected = sum(float(logprobs[start + k, token]) for k, token in enumerate(item.tokens))
+        assert ours[index] == pytest.approx(expected, abs=1e-4)
+    dense = sum(len(item.context) + len(item.tokens) - 1 for item in items)
+    assert reader.tokens < dense / 2
+
+
+PROMPTS = ["def add(a, b):", "The", "x" * 300, "The cat sat on", "import torch\nimport", "é漢字 and", "The cat sat on the"]
+
+
+def test_greedy_text_equals_transformers(model, tokenizer, tiny):
+    reference = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    ours = generate(model, tokenizer, PROMPTS, max_tokens=40)
+    for prompt, mine in zip(PROMPTS, ours, strict=True):
+        ids = torch.tensor([tokenizer.encode(prompt)])
+        output = reference.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=0)
+        assert list(mine.tokens) == output[0, ids.shape[1] :].tolist()
+
+
+def test_logprobs_are_those_of_a_dense_pass(model, tokenizer):
+    (done,) = generate(model, tokenizer, ["The cat"], max_tokens=20)
+    prompt = tokenizer.encode("The cat")
+    with torch.inference_mode():
+        logprobs = model(torch.tensor([prompt + list(done.tokens)]))[0].log_softmax(-1)
+    expected = [float(logprobs[len(prompt) - 1 + k, token]) for k, token in enumerate(done.tokens)]
+    assert done.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_a_row_does_not_depend_on_its_batch(model, tokenizer, slots, temperature):
+    def run(prompts, slots):
+        generator = Generator(model, tokenizer, Reader(model, 64), slots)
+        requests = [
+            Request(
+                key=prompt,
+                prompt=tuple(tokenizer.encode(prompt)),
+                max_tokens=10 + 7 * (len(prompt) % 5),
+                temperature=temperature,
+                top_p=0.9,
+                seed=len(prompt),
+            )
+            for prompt in prompts
+        ]
+        generator.add(requests[:2])
+        out = {}
+        while generator.busy:
+            out |= {done.key: done for done in generator.step()}
+            if requests[2:]:  # more work arrives while the first rows are being written
+                generator.add(requests[2:])
+                requests = requests[:2]
+        return out
+
+    together = run(PROMPTS, slots)
+    assert together.keys() == set(PROMPTS)
+    for prompt in PROMPTS:
+        assert together[prompt].tokens == run([prompt], 1)[prompt].tokens
+
+
+def test_stop_strings_cut_across_tokens(model, tokenizer):
+    (free,) = generate(model, tokenizer, ["The cat"], max_tokens=40)
+    middle = free.text[5:9]
+    (cut,) = generate(model, tokenizer, ["The cat"], max_tokens=40, stop=("never there", middle))
+    assert (cut.finish, cut.text) == ("stop", free.text[: free.text.index(middle)])
+    assert cut.tokens == free.tokens[: len(cut.tokens)]
+
+
+def test_top_p_draws_only_from_the_nucleus(model, tokenizer):
+    (greedy,) = generate(model, tokenizer, ["The cat"], max_tokens=12)
+    (nucleus,) = generate(model, tokenizer, ["The cat"], max_tokens=12, temperature=1.0, top_p=1e-6)
+    assert nucleus.tokens == greedy.tokens
+    draws = {generate(model, tokenizer, ["The cat"], max_tokens=12, temperature=1.0, seed=s)[0].tokens for s in range(5)}
+    assert len(draws) == 5
