@@ -51,7 +51,7 @@ class WheelFile:
 def cache_dir() -> Path:
     """$HARNESS_CACHE, else ~/.cache/qwen-harness. Not created here."""
     chosen = os.environ.get("HARNESS_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "qwen-harness"
+    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "qwen-harness"
 
 
 def sha256_file(path: Path) -> str:
