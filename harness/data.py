@@ -56,6 +56,12 @@ class Data:
             self.loaded[source] = load_rows(source, self.data_dir)
         return self.loaded[source].rows
 
+    def local(self, source: Source) -> str | None:
+        """Where this machine has the data already, or None; fetches nothing."""
+        found = _from_folder(source, self.data_dir, []) or _from_package(source, [])
+        cached = _cache_path(source)
+        return found.origin if found else str(cached) if cached.is_file() else None
+
 
 def load_rows(source: Source, data_dir: Path | None = None) -> Loaded:
     """The rows of a source from the first place that has them; `data_dir` None: $HARNESS_DATA. Raises TaskError."""
@@ -195,10 +201,7 @@ def _from_package(source: Source, tried: list[str]) -> Loaded | None:
 def _over_network(source: Source, tried: list[str]) -> Loaded | None:
     if source.hub is None and source.mirror is None:
         return None
-    mirror = source.mirror
-    identity = [source.hub, source.config, source.split, *((mirror.sha256, mirror.pattern) if mirror else ())]
-    key = hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
-    path = cache_dir() / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', source.name)}-{key}.jsonl"
+    path = _cache_path(source)
     with lock(path):
         if path.is_file():
             return _read_cache(path)
@@ -208,6 +211,13 @@ def _over_network(source: Source, tried: list[str]) -> Loaded | None:
                 lines = [json.dumps({"origin": found.origin, "rows": len(found.rows)}), *map(json.dumps, found.rows)]
                 write_atomic(path, "\n".join(lines) + "\n")
     return found
+
+
+def _cache_path(source: Source) -> Path:
+    mirror = source.mirror
+    identity = [source.hub, source.config, source.split, *((mirror.sha256, mirror.pattern) if mirror else ())]
+    key = hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
+    return cache_dir() / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', source.name)}-{key}.jsonl"
 
 
 def _read_cache(path: Path) -> Loaded:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of the folder's layout; a folder of another version is refused, never half read."""
 
-_COLUMNS = {
+COLUMNS = {
     "task": "TEXT NOT NULL",
     "id": "TEXT NOT NULL",
     "position": "INTEGER NOT NULL",
@@ -38,7 +38,7 @@ _COLUMNS = {
     "detail": "TEXT NOT NULL",
     "seconds": "REAL NOT NULL",
 }
-_JSON = ("choice_logprobs", "token_logprobs", "detail")
+JSON_COLUMNS = ("choice_logprobs", "token_logprobs", "detail")
 
 
 class RunError(Exception):
@@ -123,10 +123,10 @@ class Run:
             return
         database = sqlite3.connect(f"file:{self.path / 'samples.sqlite'}?mode=ro", uri=True)
         try:
-            names = ", ".join(f'"{name}"' for name in _COLUMNS)
+            names = ", ".join(f'"{name}"' for name in COLUMNS)
             for values in database.execute(f"SELECT {names} FROM samples WHERE task = ? ORDER BY position", (task,)):
-                row = dict(zip(_COLUMNS, values, strict=True))
-                for name in _JSON:
+                row = dict(zip(COLUMNS, values, strict=True))
+                for name in JSON_COLUMNS:
                     row[name] = None if row[name] is None else json.loads(row[name])
                 if row["token_logprobs"] is not None:
                     row["token_logprobs"] = tuple(row["token_logprobs"])

@@ -210,7 +210,7 @@ def _reason(lines: Sequence[str]) -> str:
     if re.search(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError|unreachable|SSLError", text):
         return "the package registry cannot be reached; check the network and `pip config list`, then run this again"
     if "No matching distribution found" in text:
-        return "the package registry that pip is configured for does not have it; see `pip config list`"
+        return "not at the package registry that pip is configured for (or that is out of reach); see `pip config list`"
     errors = [line for line in lines if line.startswith("ERROR: ")] or [line for line in lines if line] or ["silently"]
     return f"pip failed: {errors[-1].removeprefix('ERROR: ')}; run this again"
 

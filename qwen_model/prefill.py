@@ -146,8 +146,8 @@ class Continuation:
     tokens: tuple[int, ...]
 
 
-def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[tuple[int, float]]:
-    """Log-probability (nats) of each continuation, as (index, value), as soon as each is known.
+def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[int, float]]]:
+    """Log-probability (nats) of each continuation, as (index, value), pass by pass.
 
     Continuations of one token after the same context cost one pass together; longer ones share their context's keys.
     """
@@ -159,14 +159,17 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[tuple[int, 
     wanted = [list(range(start, len(sequence))) for start, sequence in zip(first, sequences, strict=True)]
     for packed in reader.passes(sequences, plan(sequences, first), wanted):
         logprobs = packed.logits.log_softmax(-1)
+        known: list[tuple[int, float]] = []
         row = 0
         for member in packed.members:
             for index in users[sequences[member]]:
                 item = items[index]
                 offset = row + len(item.context) - 1 - first[member]
                 rows = torch.arange(offset, offset + len(item.tokens), device=logprobs.device)
-                yield index, float(logprobs[rows, torch.tensor(item.tokens, device=logprobs.device)].sum())
+                targets = torch.tensor(item.tokens, device=logprobs.device)
+                known.append((index, float(logprobs[rows, targets].sum())))
             row += len(wanted[member])
+        yield known
 
 
 def new_slots(model: CausalLM, slots: int) -> SlotCache:

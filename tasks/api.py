@@ -186,6 +186,11 @@ class Task(ABC):
             raise TaskError(f"--shots-file: task {self.name} takes none; leave the option out")
         self.shots_file = shots_file
 
+    @classmethod
+    def sources(cls) -> tuple[Source, ...]:
+        """All data sets that the task reads."""
+        return tuple(value for value in (getattr(cls, name) for name in dir(cls)) if isinstance(value, Source))
+
     @abstractmethod
     def samples(self, load: Loader) -> list[Sample]:
         """All items in the data set's order. `load` fetches the rows of a source."""

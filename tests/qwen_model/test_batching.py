@@ -71,7 +71,7 @@ def random_continuations(seed: int) -> list[Continuation]:
 def test_scores_equal_one_dense_pass_each(model, budget):
     items = random_continuations(budget)
     reader = Reader(model, budget)
-    ours = dict(score(reader, items))
+    ours = dict(pair for known in score(reader, items) for pair in known)
     for index, item in enumerate(items):
         tokens = torch.tensor([item.context + item.tokens])
         with torch.inference_mode():

@@ -1,0 +1,176 @@
+"""The `harness` command. Heavy libraries are imported where they are used: help and lists answer at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.records import Run, RunError
+from tasks.api import TaskError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Evaluate Qwen-family language models by the Qwen report's own protocols.\n\n"
+    "Example: harness run --task humaneval-chat,gsm8k-chat,mmlu --model qwen2.5-coder-0.5b-instruct --limit 40",
+    epilog="Exit codes: 0 done, 2 wrong input or a missing resource (one line says what to do), 130 interrupted.",
+)
+
+
+@app.command(epilog="Example: harness run --task mmlu --model smollm2-135m-instruct --filter subject=astronomy,anatomy")
+def run(
+    task: Annotated[str, typer.Option(help="Tasks, separated by commas; `harness tasks` lists them.")],
+    model: Annotated[str, typer.Option(help="A catalogue name (`harness models`), a checkpoint folder or a .gguf file.")],
+    limit: Annotated[int | None, typer.Option(help="Judge this many samples of each task: a fixed random choice.")] = None,
+    filter: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE[,VALUE]: only such samples.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL-HASH. An unfinished run is continued.")] = None,
+    backend: Annotated[str, typer.Option(help="native (our decoder) or hf (transformers).")] = "native",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 1234,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")] = None,
+    shots_file: Annotated[Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many samples, tokens and minutes.")] = False,
+    unsafe_no_sandbox: Annotated[bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")] = False,
+) -> None:
+    """Run tasks on a model; write results, samples and a report. The same command again continues or shows the run."""
+    from harness.evaluate import Settings, execute, prepare
+    from harness.progress import Bars
+
+    filters: dict[str, tuple[str, ...]] = {}
+    for item in filter or []:
+        field, equals, values = item.partition("=")
+        if not (field and equals and values):
+            raise TaskError(f"--filter: {item!r} is not FIELD=VALUE[,VALUE], such as subject=astronomy")
+        filters[field] = tuple(values.split(","))
+    settings = Settings(
+        tasks=tuple(name.strip() for name in task.split(",") if name.strip()),
+        model=model,
+        limit=limit,
+        filters=filters,
+        backend=backend,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+        data_dir=data_dir,
+        shots_file=shots_file,
+        unsafe_no_sandbox=unsafe_no_sandbox,
+    )
+    start = time.monotonic()
+    prepared = prepare(settings)
+    if dry_run:
+        from harness.dry_run import estimate
+
+        _print_table(*estimate(prepared))
+        return
+    folder = out or prepared.default_folder
+    with Bars() as bars:
+        bars.stage(f"run folder: {folder} (prepared in {time.monotonic() - start:.1f} s)")
+        finished = execute(prepared, folder, bars)
+    _report(finished)
+
+
+@app.command()
+def tasks(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the tasks."""
+    from harness.registry import task_class, task_names
+
+    rows = []
+    for name in task_names():
+        found = task_class(name)
+        report = "" if found.report is None else f"{found.report.table.replace('_', ' ')}, {found.report.column}"
+        rows.append([name, found.protocol, str(found.shots), found.metric, str(found.version), found.title, report])
+    columns = ["task", "protocol", "shots", "metric", "version", "title", "the report's"]
+    if as_json:
+        typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
+    else:
+        _print_table(columns, rows)
+
+
+@app.command()
+def models() -> None:
+    """List the models known by name. Folders and .gguf files of your own work too."""
+    from qwen_model.catalogue import CATALOGUE, available
+
+    rows = [
+        [name, f"{entry.size_bytes / 1e6:,.0f} MB", entry.licence, "here" if available(name) else "to be fetched", entry.notes]
+        for name, entry in sorted(CATALOGUE.items())
+    ]
+    _print_table(["model", "size", "licence", "state", "notes"], rows)
+
+
+@app.command(epilog="Example: harness report runs/qwen2.5-coder-0.5b-instruct-1a2b3c4d")
+def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
+    """Write report.md and report.html of finished runs anew and print their tables."""
+    for path in runs:
+        _report(Run(path), fresh=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Say which isolation, data sources, models and caches are in place here."""
+    from harness.doctor import examine
+
+    _print_table(["what", "state", "detail"], examine())
+
+
+def _report(finished: Run, *, fresh: bool = False) -> None:
+    from reports.page import write_report
+    from reports.render import summary_table
+
+    results, page = finished.path / "results.json", finished.path / "report.html"
+    if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
+        write_report(finished)
+    _print_table(*summary_table(finished))
+    typer.echo(f"report: {page}")
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: no markup is read in names and paths
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is one line for the user."""
+    from harness.sandbox import SandboxUnavailable
+    from qwen_model.config import ModelError
+    from qwen_model.download import DownloadError
+
+    return (TaskError, RunError, ModelError, DownloadError, SandboxUnavailable)
+
+
+def main() -> None:
+    """Entry point: errors of the user's are one line and exit code 2, Ctrl-C is 130, neither shows a traceback."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; judged samples are kept, the same command continues", 130)
+    except typer._click.ClickException as error:  # type: ignore[attr-defined]
+        error.show()
+        sys.exit(2)
+    except OSError as error:
+        _stop(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions", 2)
+    except user_errors() as error:
+        _stop(" ".join(str(error).split()), 2)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"harness: {message}", file=sys.stderr)
+    sys.exit(code)
+

@@ -1,0 +1,48 @@
+"""What is in place on this machine: isolation, models, data, caches."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from harness.data import Data
+from harness.environment import describe
+from harness.registry import task_class, task_names
+from harness.sandbox import SandboxUnavailable, probe
+from qwen_model.catalogue import CATALOGUE, available, hub_problem
+from qwen_model.download import cache_dir
+
+
+def examine() -> list[list[str]]:
+    """Rows (what, state, detail). Nothing is fetched."""
+    found = describe()
+    machine = found["machine"]
+    rows = [
+        ["machine", f"{machine['cores']} cores, {machine['memory_gib']} GiB", machine["processor"]],
+        ["python", machine["python"], ", ".join(f"{name} {text}" for name, text in found["packages"].items())],
+        _isolation(),
+    ]
+    cache = cache_dir()
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    writable = "writable" if os.access(existing, os.W_OK) else "not writable: set HARNESS_CACHE to a folder of yours"
+    rows.append(["cache", f"{free:.0f} GB free, {writable}", str(cache)])
+    problem = hub_problem()
+    rows.append(["model hub", "unreachable" if problem else "reachable", problem or ""])
+    for name in sorted(CATALOGUE):
+        path = available(name)
+        rows.append([f"model {name}", "here" if path else "to be fetched", str(path or "")])
+    data = Data(None)
+    sources = {source.name: source for name in task_names() for source in task_class(name).sources()}
+    for name, source in sorted(sources.items()):
+        place = data.local(source)
+        rows.append([f"data {name}", "here" if place else "to be fetched", place or f"or --data-dir with {source.files[0]}"])
+    return rows
+
+
+def _isolation() -> list[str]:
+    try:
+        isolation = probe()
+    except SandboxUnavailable as error:
+        return ["isolation", "none: tasks that run code refuse", str(error)]
+    return ["isolation", isolation.tier, f"{isolation.detail}. {isolation.advice}".strip()]

@@ -1,0 +1,72 @@
+"""`harness run --dry-run`: samples, tokens and time of a run before it starts."""
+
+from __future__ import annotations
+
+import time
+
+from harness.evaluate import Prepared, load_backend
+from qwen_model.checkpoint import load_tokenizer
+from qwen_model.generation import SLOTS
+from qwen_model.prefill import Reader, new_slots
+from qwen_model.prefixes import plan
+from tasks.api import Chat
+
+
+def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table, one row per task.
+
+    Prompts are counted exactly. Generated tokens are the most there can be (every reply as long as allowed), and so is
+    the time, from the speed of this model on this machine, measured by one pass and a few decoding steps.
+    """
+    tokenizer = load_tokenizer(prepared.checkpoint)
+    read_rate, write_rate = _measure(prepared)
+    rows = []
+    for task in prepared.tasks:
+        prompts = []
+        for sample in prepared.samples[task.name]:
+            prompt = task.prompt(sample)
+            chat = isinstance(prompt, Chat)
+            text = tokenizer.render(prompt.messages, prompt.prefill) if isinstance(prompt, Chat) else prompt
+            prompts.append(tokenizer.encode_rendered(text) if chat else tokenizer.encode(text))
+        asked = sum(map(len, prompts))
+        computed = _computed(prompts)
+        most = task.decoding.max_tokens * len(prompts) if task.decoding else 0
+        minutes = (computed / read_rate + most / write_rate) / 60
+        rows.append([task.name, str(len(prompts)), f"{asked:,}", f"{computed:,}", f"at most {most:,}", f"at most {minutes:.1f} min"])
+    return ["task", "samples", "prompt tokens", "after sharing", "generated tokens", "time"], rows
+
+
+def _computed(prompts: list[list[int]]) -> int:
+    """Tokens that go through the model once shared prefixes are computed once."""
+    total, path = 0, []
+    for index, shared in plan(prompts, [len(prompt) - 1 for prompt in prompts]):
+        prefix = prompts[index][:shared]
+        common = 0
+        while common < min(len(path), shared) and path[common] == prefix[common]:
+            common += 1
+        total += len(prompts[index]) - common
+        path = prefix
+    return total
+
+
+def _measure(prepared: Prepared) -> tuple[float, float]:
+    """Tokens per second in reading (one pass of 512) and in writing (`SLOTS` rows side by side)."""
+    import torch
+
+    model = load_backend(prepared)
+    reader = Reader(model, 512)
+    text = [index % 1000 for index in range(512)]
+    for _ in range(2):  # the first pass warms up
+        start = time.monotonic()
+        reader.read([text], [(0, 0)], [[511]])
+    read_rate = 512 / (time.monotonic() - start)
+    cache = new_slots(model, SLOTS)
+    with torch.inference_mode():
+        for _ in range(SLOTS):
+            cache.admit(reader.stack, 0, 0, 300)
+        for _ in range(3):
+            start = time.monotonic()
+            positions, mask = cache.begin_step()
+            model(torch.zeros(SLOTS, 1, dtype=torch.long), positions, mask, cache, None)
+            cache.end_step()
+    return read_rate, SLOTS / (time.monotonic() - start)

@@ -1,0 +1,216 @@
+"""Runs samples' coroutines together: their requests are collected, planned as a whole, and computed in batches.
+
+Every sample is a coroutine that asks a `Handle`. All start at once, so the planner sees the whole work before the first
+pass; what a finished reply leads to (running code, a second question) overlaps with the model's further work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from harness.sandbox import Policy, Result, Sandbox
+from qwen_model.generation import Generated, Generator, Request
+from qwen_model.prefill import CausalLM, Continuation, Reader, score
+from qwen_model.tokenizer import Tokenizer
+from tasks.api import Chat, Decoding, Prompt, Reply, Sample, Task, Verdict
+
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class Tokens:
+    """What the model was asked and what it took, in tokens."""
+
+    prompt: int = 0
+    """In all prompts, as one request at a time would read them."""
+    generated: int = 0
+    computed: int = 0
+    """Read by the model after prefixes were shared (generated tokens not counted)."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sample's verdict with what the model saw and wrote (of its last request)."""
+
+    task: Task
+    sample: Sample
+    verdict: Verdict
+    prompt: str
+    response: str
+    finish: str | None
+    logprobs: tuple[float, ...] | None
+    seconds: float
+
+
+@dataclass
+class _Asked(Generic[Answer]):
+    future: asyncio.Future[Answer]
+    items: list[Continuation] = field(default_factory=list)
+
+
+class Handle:
+    """What one sample's coroutine talks to: a `tasks.api.Model` and a record of what was said."""
+
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self._engine, self._seed, self._calls = engine, seed, 0
+        self.prompt = self.response = ""
+        self.finish: str | None = None
+        self.logprobs: tuple[float, ...] | None = None
+
+    async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
+        """One continuation; the n-th call of a sample has its own sampling seed."""
+        text, ids = self._engine.encode(prompt)
+        request = Request(
+            key=object(),
+            prompt=tuple(ids),
+            max_tokens=decoding.max_tokens,
+            stop=decoding.stop,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            seed=self._seed + self._calls,
+        )
+        self._calls += 1
+        done = await self._engine.generated(request)
+        self.prompt, self.response, self.finish, self.logprobs = text, done.text, done.finish, done.logprobs
+        return Reply(text=done.text, finish=done.finish, logprobs=done.logprobs)
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str], *, window: int | None = None) -> list[float]:
+        """Log-probabilities (nats); continuations are encoded by themselves, as the report's scripts do."""
+        text, ids = self._engine.encode(prompt)
+        if window is not None and len(ids) > window:
+            ids = ids[-(window - 1) :]
+        items = [Continuation(tuple(ids), tuple(self._engine.encode_piece(piece))) for piece in continuations]
+        self.prompt = text
+        return await self._engine.scored(items)
+
+
+class _SandboxHandle:
+    """The blocking sandbox, awaited: runs go to a pool of threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def run(self, code: str, *, cpu_seconds: float = 5.0) -> Result:
+        sandbox = Sandbox(Policy(cpu_seconds=cpu_seconds), unsafe=self._engine.unsafe)
+        return await asyncio.get_running_loop().run_in_executor(self._engine.runners, sandbox.run, code)
+
+
+class Engine:
+    """One model, any number of samples of any tasks."""
+
+    def __init__(
+        self, model: CausalLM, tokenizer: Tokenizer, *, batch_tokens: int, slots: int, runners: int, seed: int, unsafe: bool
+    ) -> None:
+        """`batch_tokens` per pass, `slots` texts written side by side, `runners` programs run at once."""
+        self._tokenizer, self._seed, self.unsafe = tokenizer, seed, unsafe
+        self._reader = Reader(model, batch_tokens)
+        # the generator's prefixes must survive while scores are computed, so each has a reader of its own
+        self._generator: Generator[object] = Generator(model, tokenizer, Reader(model, batch_tokens), slots)
+        self.runners = ThreadPoolExecutor(runners)
+        self._wake = asyncio.Event()
+        self._new: list[Request[object]] = []
+        self._writing: dict[object, asyncio.Future[Generated[object]]] = {}
+        self._scores: list[_Asked[list[float]]] = []
+        self._pieces: dict[str, list[int]] = {}
+        self.tokens = Tokens()
+
+    async def run(self, jobs: Sequence[tuple[Task, Sample]], done: Callable[[Judged], None]) -> None:
+        """Judge every sample; `done` is called once for each, on this thread, when its verdict is known.
+
+        An exception of a task or of `done` ends the run; what was judged before stays judged.
+        """
+        pump = asyncio.ensure_future(self._pump())
+        everything = asyncio.gather(*(self._judge(task, sample, done) for task, sample in jobs))
+        try:
+            ended, _ = await asyncio.wait({pump, everything}, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()  # the pump ends only by an exception
+        finally:
+            pump.cancel()
+            everything.cancel()
+            self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
+            self.runners.shutdown(wait=False, cancel_futures=True)
+
+    async def _judge(self, task: Task, sample: Sample, done: Callable[[Judged], None]) -> None:
+        start = time.monotonic()
+        digest = hashlib.sha256(f"{task.name}\0{sample.id}\0{self._seed}".encode()).digest()
+        handle = Handle(self, int.from_bytes(digest[:6], "big"))
+        verdict = await task.judge(sample, handle, _SandboxHandle(self))
+        seconds = time.monotonic() - start
+        done(Judged(task, sample, verdict, handle.prompt, handle.response, handle.finish, handle.logprobs, seconds))
+
+    def encode(self, prompt: Prompt) -> tuple[str, list[int]]:
+        """The text as the model sees it, and its tokens."""
+        if isinstance(prompt, Chat):
+            text = self._tokenizer.render(prompt.messages, prompt.prefill)
+            ids = self._tokenizer.encode_rendered(text)
+        else:
+            text, ids = prompt, self._tokenizer.encode(prompt)
+        self.tokens.prompt += len(ids)
+        return text, ids
+
+    def encode_piece(self, text: str) -> list[int]:
+        """Tokens of a continuation, remembered: choices repeat."""
+        if text not in self._pieces:
+            self._pieces[text] = self._tokenizer.encode_rendered(text)
+        return self._pieces[text]
+
+    async def generated(self, request: Request[object]) -> Generated[object]:
+        future: asyncio.Future[Generated[object]] = asyncio.get_running_loop().create_future()
+        self._writing[request.key] = future
+        self._new.append(request)
+        self._wake.set()
+        return await future
+
+    async def scored(self, items: list[Continuation]) -> list[float]:
+        future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+        self._scores.append(_Asked(future, items))
+        self._wake.set()
+        return await future
+
+    async def _pump(self) -> None:
+        """Feed the model, in a thread of its own so that verdicts and sandboxes go on meanwhile."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while True:
+                await asyncio.sleep(0)  # let every sample that can go on ask first
+                if self._scores:
+                    await self._score()
+                elif self._new or self._generator.busy:
+                    await self._write()
+                else:
+                    break
+
+    async def _score(self) -> None:
+        asked, self._scores = self._scores, []
+        owners = [(request, place) for request in asked for place in range(len(request.items))]
+        values = [[0.0] * len(request.items) for request in asked]
+        left = {id(request): len(request.items) for request in asked}
+        where = {id(request): index for index, request in enumerate(asked)}
+        passes = score(self._reader, [request.items[place] for request, place in owners])
+        while known := await asyncio.to_thread(_next, passes):
+            for index, value in known:
+                request, place = owners[index]
+                values[where[id(request)]][place] = value
+                left[id(request)] -= 1
+                if not left[id(request)]:
+                    request.future.set_result(values[where[id(request)]])
+
+    async def _write(self) -> None:
+        new, self._new = self._new, []
+        if new:
+            self._generator.add(new)
+        for done in await asyncio.to_thread(self._generator.step):
+            self.tokens.generated += len(done.tokens)
+            self._writing.pop(done.key).set_result(done)
+
+
+def _next(passes: Iterator[list[tuple[int, float]]]) -> list[tuple[int, float]]:
+    return next(passes, [])

@@ -1,0 +1,288 @@
+"""What `harness run` does: tasks, a model, a run folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import environment
+from harness.data import Data
+from harness.records import FORMAT, Run, SampleRecord, spec_hash
+from harness.registry import task_class
+from harness.selection import digest, select
+from harness.statistics import summarise
+from harness.store import Store, open_store
+from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
+from tasks.api import Sample, Task, TaskError
+
+if TYPE_CHECKING:
+    from harness.engine import Engine, Judged
+    from qwen_model.prefill import CausalLM
+
+BACKENDS = ("native", "hf")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a run is asked for. `filters` maps a sample field to the values wanted; `limit` None is all samples."""
+
+    tasks: tuple[str, ...]
+    model: str
+    limit: int | None = None
+    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    backend: str = "native"
+    dtype: str = "float32"
+    device: str = "cpu"
+    seed: int = 1234
+    data_dir: Path | None = None
+    shots_file: Path | None = None
+    unsafe_no_sandbox: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run before its first token: what will be asked of which model, and the spec that identifies it."""
+
+    settings: Settings
+    checkpoint: Checkpoint
+    tasks: tuple[Task, ...]
+    samples: Mapping[str, tuple[Sample, ...]]
+    spec: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+    @property
+    def default_folder(self) -> Path:
+        """runs/MODEL-HASH: the same command finds its own folder again."""
+        return Path("runs") / f"{self.checkpoint.name}-{spec_hash(self.spec)[:8]}"
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
+    _check(settings)
+    tasks = tuple(task_class(name)(settings.shots_file) for name in settings.tasks)
+    checkpoint = find_checkpoint(settings.model)
+    data = Data(settings.data_dir)
+    samples: dict[str, tuple[Sample, ...]] = {}
+    entries: dict[str, Any] = {}
+    for task in tasks:
+        everything = task.samples(data)
+        chosen = select(task.name, everything, settings.filters, settings.limit)
+        samples[task.name] = tuple(chosen)
+        entries[task.name] = {
+            "version": task.version,
+            "title": task.title,
+            "protocol": task.protocol,
+            "shots": task.shots,
+            "metric": task.metric,
+            "decoding": None if task.decoding is None else asdict(task.decoding),
+            "report": None if task.report is None else asdict(task.report),
+            "data": digest(everything),
+            "items": len(everything),
+            "limit": settings.limit,
+            "filter": {name: list(values) for name, values in settings.filters.items()},
+            "shots_file": None if settings.shots_file is None else digest_text(settings.shots_file),
+        }
+    spec = {
+        "format": FORMAT,
+        "engine": environment.version(),
+        "model": {
+            "name": checkpoint.name,
+            "fingerprint": checkpoint.fingerprint,
+            "quantisation": checkpoint.quantisation,
+            "backend": settings.backend,
+            "dtype": settings.dtype,
+            "device": settings.device,
+        },
+        "tasks": entries,
+        "seed": settings.seed,
+    }
+    origins = {source.name: loaded.origin for source, loaded in data.loaded.items()}
+    return Prepared(
+        settings=settings, checkpoint=checkpoint, tasks=tasks, samples=samples, spec=spec, origins=origins
+    )
+
+
+class Progress:
+    """What a run tells while it goes on; the command line shows it as bars."""
+
+    def stage(self, text: str) -> None:
+        """A step before the first token, such as loading the model."""
+
+    def begin(self, task: str, done: int, total: int) -> None:
+        """A task's samples, `done` of them judged by an earlier run."""
+
+    def judged(self, task: str) -> None:
+        """One more sample has its verdict."""
+
+
+def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
+    """Judge what is not judged yet in this folder, then write the results.
+
+    Raises RunError for a folder of another run, SandboxUnavailable where code must run and nothing isolates it.
+    """
+    with open_store(folder, prepared.spec) as store:
+        jobs: list[tuple[Task, Sample]] = []
+        places: dict[tuple[str, str], int] = {}
+        for task in prepared.tasks:
+            done = store.done(task.name)
+            samples = prepared.samples[task.name]
+            progress.begin(task.name, len(done), len(samples))
+            places.update({(task.name, sample.id): place for place, sample in enumerate(samples)})
+            jobs.extend((task, sample) for sample in samples if sample.id not in done)
+        if not jobs and (folder / "results.json").is_file():
+            return Run(folder)
+        facts = _judge(prepared, jobs, places, store, progress) if jobs else {}
+        run = Run(folder)
+        results = {
+            "spec": prepared.spec,
+            "tasks": {task.name: summarise(run.records(task.name), task.metric) for task in prepared.tasks},
+        }
+        store.finish(results, environment.describe() | {"data_origins": dict(prepared.origins)} | facts)
+    return run
+
+
+def evaluate(
+    tasks: Sequence[str],
+    model: str,
+    *,
+    limit: int | None = None,
+    filter: Mapping[str, str | Sequence[str]] | None = None,
+    data_dir: str | Path | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Run:
+    """Run tasks on a model and return the finished run; `settings` are further fields of `Settings`.
+
+    `evaluate(["mmlu"], "smollm2-135m-instruct", limit=50, filter={"subject": "astronomy"}).results["tasks"]["mmlu"]`
+    """
+    wanted = {name: (value,) if isinstance(value, str) else tuple(value) for name, value in (filter or {}).items()}
+    prepared = prepare(
+        Settings(
+            tasks=tuple(tasks),
+            model=model,
+            limit=limit,
+            filters=wanted,
+            data_dir=None if data_dir is None else Path(data_dir),
+            **settings,
+        )
+    )
+    return execute(prepared, prepared.default_folder if out is None else Path(out), Progress())
+
+
+def load_backend(prepared: Prepared) -> CausalLM:
+    """The model on the chosen backend, its threads set."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    settings = prepared.settings
+    if settings.backend == "hf":
+        from harness.hf import HFModel
+
+        return HFModel(prepared.checkpoint.folder, settings.dtype, settings.device)
+    from qwen_model import load_model
+
+    return load_model(prepared.checkpoint, settings.dtype, settings.device)
+
+
+def _judge(
+    prepared: Prepared,
+    jobs: Sequence[tuple[Task, Sample]],
+    places: Mapping[tuple[str, str], int],
+    store: Store,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Judge the jobs into the store; returns what environment.json says of it."""
+    from harness.sandbox import probe
+
+    settings = prepared.settings
+    sandbox: dict[str, str] = {}
+    if any(task.runs_code for task in prepared.tasks):
+        if settings.unsafe_no_sandbox:
+            sandbox = {"tier": "none", "detail": "--unsafe-no-sandbox"}
+        else:
+            isolation = probe()
+            sandbox = {"tier": isolation.tier, "detail": isolation.detail}
+        progress.stage(f"sandbox: {sandbox['tier']} ({sandbox['detail']})")
+    started = time.time()
+    progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
+    engine = new_engine(prepared)
+    loaded = time.time()
+
+    def done(judged: Judged) -> None:
+        store.add(_record(judged, places[judged.task.name, judged.sample.id]))
+        progress.judged(judged.task.name)
+
+    asyncio.run(engine.run(jobs, done))
+    return {
+        "sandbox": sandbox,
+        "tokens": asdict(engine.tokens),
+        "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
+    }
+
+
+def new_engine(prepared: Prepared) -> Engine:
+    """The engine with the model loaded."""
+    from harness.engine import Engine
+    from qwen_model.generation import SLOTS
+
+    return Engine(
+        load_backend(prepared),
+        load_tokenizer(prepared.checkpoint),
+        # one pass of this size is as fast per token as larger ones on a CPU, and packed rows waste little attention
+        batch_tokens=512 if prepared.settings.device == "cpu" else 8192,
+        slots=SLOTS,
+        runners=len(os.sched_getaffinity(0)),
+        seed=prepared.settings.seed,
+        unsafe=prepared.settings.unsafe_no_sandbox,
+    )
+
+
+def _record(judged: Judged, position: int) -> SampleRecord:
+    verdict, sample = judged.verdict, judged.sample
+    choices = verdict.choice_logprobs
+    return SampleRecord(
+        task=judged.task.name,
+        id=sample.id,
+        position=position,
+        group=sample.group,
+        prompt=judged.prompt,
+        response=judged.response,
+        answer=verdict.answer,
+        gold=sample.gold,
+        correct=verdict.correct,
+        outcome=verdict.outcome,
+        finish=judged.finish,
+        choice_logprobs=None if choices is None else dict(choices),
+        token_logprobs=judged.logprobs,
+        detail=dict(verdict.detail),
+        seconds=round(judged.seconds, 3),
+    )
+
+
+def digest_text(path: Path) -> str:
+    """SHA-256 (16 hex digits) of a file that the user gave. Raises TaskError if it cannot be read."""
+    import hashlib
+
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise TaskError(f"{path}: {error.strerror}; name a readable file") from error
+
+
+def _check(settings: Settings) -> None:
+    for name, value, known in (("backend", settings.backend, BACKENDS), ("dtype", settings.dtype, DTYPES)):
+        if value not in known:
+            raise TaskError(f"--{name}: {value!r} is not one of {', '.join(known)}")
+    if settings.limit is not None and settings.limit < 1:
+        raise TaskError(f"--limit: {settings.limit} is no number of samples; give 1 or more, or leave it out for all")
+    if not settings.tasks:
+        raise TaskError("--task: no task named; `harness tasks` lists them")
+    twice = {name for name in settings.tasks if settings.tasks.count(name) > 1}
+    if twice:
+        raise TaskError(f"--task: {twice.pop()} is named twice")

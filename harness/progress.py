@@ -1,0 +1,64 @@
+"""Progress on the terminal: a bar with rate and time left for each task; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from harness.evaluate import Progress
+
+_LINE_SECONDS = 30.0
+"""Between two lines of a log."""
+
+
+class Bars(Progress):
+    """Use as a context manager around `execute`."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._ids: dict[str, int] = {}
+        self._counts: dict[str, list[int]] = {}
+        self._start = self._last = time.monotonic()
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def stage(self, text: str) -> None:
+        if self._bars.disable:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bars.console.print(text, markup=False, highlight=False)
+
+    def begin(self, task: str, done: int, total: int) -> None:
+        self._ids[task] = self._bars.add_task(task, completed=done, total=total)
+        self._counts[task] = [done, total, done]
+
+    def judged(self, task: str) -> None:
+        self._bars.advance(self._ids[task])  # type: ignore[arg-type]
+        counts = self._counts[task]
+        counts[0] += 1
+        now = time.monotonic()
+        if self._bars.disable and (now - self._last > _LINE_SECONDS or counts[0] == counts[1]):
+            self._last = now
+            rate = sum(done - before for done, _, before in self._counts.values()) / (now - self._start)
+            left = sum(total - done for done, total, _ in self._counts.values()) / rate
+            state = ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in self._counts.items())
+            print(f"{state}; {now - self._start:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)

@@ -1,0 +1,47 @@
+"""Finding tasks by name: entry points of the group `harness.tasks`, or a class in a file of the user's."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from tasks.api import Task, TaskError
+
+GROUP = "harness.tasks"
+
+
+def task_names() -> list[str]:
+    """Names of all installed tasks, sorted."""
+    return sorted(entry.name for entry in entry_points(group=GROUP))
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of a name, or of `path/to/file.py:Class`. Raises TaskError with the closest names."""
+    file, _, class_name = name.rpartition(":")
+    if file.endswith(".py"):
+        return _from_file(Path(file), class_name)
+    found: tuple[EntryPoint, ...] = tuple(entry_points(group=GROUP, name=name))
+    if not found:
+        close = difflib.get_close_matches(name, task_names(), n=3)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise TaskError(f"no task is named {name!r}; {hint}`harness tasks` lists them")
+    loaded = found[0].load()
+    return _checked(loaded, name)
+
+
+def _from_file(path: Path, class_name: str) -> type[Task]:
+    if not path.is_file():
+        raise TaskError(f"{path}: no such file; a task of yours is given as path/to/file.py:Class")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return _checked(getattr(module, class_name, None), f"{path}:{class_name}")
+
+
+def _checked(found: object, name: str) -> type[Task]:
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise TaskError(f"{name}: not a class derived from tasks.api.Task")
+    return found

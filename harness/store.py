@@ -1,0 +1,82 @@
+"""Writing a run folder: one process at a time, one transaction per judged sample."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.records import COLUMNS, JSON_COLUMNS, Run, RunError, SampleRecord, difference, write_atomic
+
+
+class Store:
+    """A run folder open for writing. Use `open_store`."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self.path, self._database = path, database
+
+    def done(self, task: str) -> set[str]:
+        """Ids of the samples that are judged already."""
+        return {row[0] for row in self._database.execute("SELECT id FROM samples WHERE task = ?", (task,))}
+
+    def add(self, record: SampleRecord) -> None:
+        """Commit one judged sample."""
+        row = {name: getattr(record, name) for name in COLUMNS}
+        for name in JSON_COLUMNS:
+            row[name] = None if row[name] is None else json.dumps(row[name], ensure_ascii=False, allow_nan=False)
+        marks = ", ".join("?" for _ in COLUMNS)
+        with _database_errors(self.path), self._database:
+            self._database.execute(f"INSERT INTO samples VALUES ({marks})", tuple(row.values()))
+
+    def finish(self, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write `results.json` and `environment.json`: the run is whole."""
+        for name, value in (("environment.json", environment), ("results.json", results)):
+            write_atomic(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def open_store(path: Path, spec: Mapping[str, Any]) -> Iterator[Store]:
+    """Create the folder, or continue one of the same spec.
+
+    Raises RunError where it cannot be written, is in use by another process, or holds another spec (naming the field).
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / "lock").open("w")
+    except OSError as error:
+        raise RunError(f"{path}: cannot write there ({error.strerror}); give another --out folder") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{path}: another process is writing this run; wait for it or give another --out") from error
+        if (path / "spec.json").exists():
+            found = difference(Run(path).spec, json.loads(json.dumps(spec)))
+            if found:
+                raise RunError(f"{path}: holds another run, {found}; give another --out folder")
+        with _database_errors(path):
+            database = sqlite3.connect(path / "samples.sqlite")
+            try:
+                database.execute("PRAGMA journal_mode=WAL")
+                columns = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.items())
+                database.execute(f"CREATE TABLE IF NOT EXISTS samples ({columns}, PRIMARY KEY (task, id))")
+                database.commit()
+                # last, so that a folder with a spec has its table
+                write_atomic(path / "spec.json", json.dumps(spec, indent=1, ensure_ascii=False) + "\n")
+                yield Store(path, database)
+            finally:
+                database.close()
+
+
+@contextmanager
+def _database_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+        raise RunError(
+            f"{path / 'samples.sqlite'}: {error}; free space or give another --out; judged samples are kept"
+        ) from error

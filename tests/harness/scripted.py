@@ -1,0 +1,49 @@
+"""A tiny task and checkpoints of our own for engine tests; found as `tests/harness/scripted.py:Sums`."""
+
+from __future__ import annotations
+
+from tasks.api import Chat, Decoding, Sample, Source, Task, Verdict
+
+
+class Sums(Task):
+    """Additions: half of the samples are asked twice, half by choice."""
+
+    name = "sums"
+    version = 1
+    title = "additions"
+    protocol = "base"
+    shots = 2
+    metric = "accuracy"
+    source = Source(name="sums", files=("sums.jsonl",))
+    decoding = Decoding(max_tokens=8, stop=("\n",))
+
+    def samples(self, load):
+        return [
+            Sample(id=f"sums/{i}", fields={"i": i, "parity": i % 2}, gold=str(2 * i), group="ab"[i % 2]) for i in range(40)
+        ]
+
+    def prompt(self, sample):
+        return f"1 + 1 = 2\n2 + 2 = 4\n{sample.fields['i']} + {sample.fields['i']} ="
+
+    async def judge(self, sample, model, sandbox):
+        if sample.fields["parity"]:
+            scores = await model.score(self.prompt(sample), [" a", " b", " c then more"])
+            best = "abc"[scores.index(max(scores))]
+            return Verdict(
+                answer=best,
+                outcome="correct" if best == "a" else "wrong",
+                choice_logprobs=dict(zip("abc", scores, strict=True)),
+            )
+        first = await model.generate(self.prompt(sample), self.decoding)
+        again = await model.generate(Chat((("user", first.text),)), Decoding(max_tokens=5, temperature=1.0))
+        return Verdict(answer=first.text.strip() or None, outcome="wrong" if again.text else "unextracted")
+
+
+class Fails(Sums):
+    """A task with a mistake of its author's."""
+
+    name = "fails"
+
+    async def judge(self, sample, model, sandbox):
+        await model.generate("x", Decoding(max_tokens=2))
+        raise RuntimeError("the author's mistake")
