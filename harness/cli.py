@@ -27,18 +27,28 @@ app = typer.Typer(
 @app.command(epilog="Example: harness run --task mmlu --model smollm2-135m-instruct --filter subject=astronomy,anatomy")
 def run(
     task: Annotated[str, typer.Option(help="Tasks, separated by commas; `harness tasks` lists them.")],
-    model: Annotated[str, typer.Option(help="A catalogue name (`harness models`), a checkpoint folder or a .gguf file.")],
-    limit: Annotated[int | None, typer.Option(help="Judge this many samples of each task: a fixed random choice.")] = None,
+    model: Annotated[
+        str, typer.Option(help="A catalogue name (`harness models`), a checkpoint folder or a .gguf file.")
+    ],
+    limit: Annotated[
+        int | None, typer.Option(help="Judge this many samples of each task: a fixed random choice.")
+    ] = None,
     filter: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE[,VALUE]: only such samples.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL-HASH. An unfinished run is continued.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default runs/MODEL-HASH. An unfinished run is continued.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="native (our decoder) or hf (transformers).")] = "native",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 1234,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")] = None,
-    shots_file: Annotated[Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")] = None,
+    shots_file: Annotated[
+        Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many samples, tokens and minutes.")] = False,
-    unsafe_no_sandbox: Annotated[bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")] = False,
+    unsafe_no_sandbox: Annotated[
+        bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")
+    ] = False,
 ) -> None:
     """Run tasks on a model; write results, samples and a report. The same command again continues or shows the run."""
     from harness.evaluate import Settings, execute, prepare
@@ -100,7 +110,13 @@ def models() -> None:
     from qwen_model.catalogue import CATALOGUE, available
 
     rows = [
-        [name, f"{entry.size_bytes / 1e6:,.0f} MB", entry.licence, "here" if available(name) else "to be fetched", entry.notes]
+        [
+            name,
+            f"{entry.size_bytes / 1e6:,.0f} MB",
+            entry.licence,
+            "here" if available(name) else "to be fetched",
+            entry.notes,
+        ]
         for name, entry in sorted(CATALOGUE.items())
     ]
     _print_table(["model", "size", "licence", "state", "notes"], rows)
@@ -173,4 +189,3 @@ def main() -> None:
 def _stop(message: str, code: int) -> None:
     print(f"harness: {message}", file=sys.stderr)
     sys.exit(code)
-

@@ -32,13 +32,23 @@ def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
         computed = _computed(prompts)
         most = task.decoding.max_tokens * len(prompts) if task.decoding else 0
         minutes = (computed / read_rate + most / write_rate) / 60
-        rows.append([task.name, str(len(prompts)), f"{asked:,}", f"{computed:,}", f"at most {most:,}", f"at most {minutes:.1f} min"])
+        rows.append(
+            [
+                task.name,
+                str(len(prompts)),
+                f"{asked:,}",
+                f"{computed:,}",
+                f"at most {most:,}",
+                f"at most {minutes:.1f} min",
+            ]
+        )
     return ["task", "samples", "prompt tokens", "after sharing", "generated tokens", "time"], rows
 
 
 def _computed(prompts: list[list[int]]) -> int:
     """Tokens that go through the model once shared prefixes are computed once."""
-    total, path = 0, []
+    total = 0
+    path: list[int] = []
     for index, shared in plan(prompts, [len(prompt) - 1 for prompt in prompts]):
         prefix = prompts[index][:shared]
         common = 0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from harness.sandbox import Policy, Result, Sandbox
 from qwen_model.generation import Generated, Generator, Request
@@ -105,7 +105,15 @@ class Engine:
     """One model, any number of samples of any tasks."""
 
     def __init__(
-        self, model: CausalLM, tokenizer: Tokenizer, *, batch_tokens: int, slots: int, runners: int, seed: int, unsafe: bool
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        batch_tokens: int,
+        slots: int,
+        runners: int,
+        seed: int,
+        unsafe: bool,
     ) -> None:
         """`batch_tokens` per pass, `slots` texts written side by side, `runners` programs run at once."""
         self._tokenizer, self._seed, self.unsafe = tokenizer, seed, unsafe
@@ -126,11 +134,12 @@ class Engine:
         An exception of a task or of `done` ends the run; what was judged before stays judged.
         """
         pump = asyncio.ensure_future(self._pump())
-        everything = asyncio.gather(*(self._judge(task, sample, done) for task, sample in jobs))
+        everything: asyncio.Future[Any] = asyncio.gather(*(self._judge(task, sample, done) for task, sample in jobs))
         try:
-            ended, _ = await asyncio.wait({pump, everything}, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()  # the pump ends only by an exception
+            await asyncio.wait({pump, everything}, return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():  # it ends only by an exception
+                pump.result()
+            everything.result()
         finally:
             pump.cancel()
             everything.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,9 +103,7 @@ def prepare(settings: Settings) -> Prepared:
         "seed": settings.seed,
     }
     origins = {source.name: loaded.origin for source, loaded in data.loaded.items()}
-    return Prepared(
-        settings=settings, checkpoint=checkpoint, tasks=tasks, samples=samples, spec=spec, origins=origins
-    )
+    return Prepared(settings=settings, checkpoint=checkpoint, tasks=tasks, samples=samples, spec=spec, origins=origins)
 
 
 class Progress:

@@ -37,7 +37,9 @@ class Cache(Protocol):
 
 
 class _Store:
-    def __init__(self, layers: int, rows: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, layers: int, rows: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self._shape = (layers, rows, heads, head_dim)
         self._options = {"dtype": dtype, "device": device}
         self.capacity = 0
@@ -111,7 +113,7 @@ class SlotCache(_Store):
         return last
 
     def begin_step(self) -> tuple[Tensor, Tensor]:
-        """Make room for one token per row; returns its positions (R, 1) and who may be read, a bool mask (R, 1, 1, S)."""
+        """Make room for one token per row; its positions (R, 1) and what it may read, a bool mask (R, 1, 1, S)."""
         device = self.keys.device
         self._longest = max(self.lengths) + 1
         self.reserve(self._longest)

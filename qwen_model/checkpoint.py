@@ -115,7 +115,11 @@ def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickles = sorted(folder.glob("*.bin"))
-        why = f"only {pickles[0].name}, a pickle, which is never read; convert it to safetensors" if pickles else "no weights"
+        why = (
+            f"only {pickles[0].name}, a pickle, which is never read; convert it to safetensors"
+            if pickles
+            else "no weights"
+        )
         raise ModelError(f"{folder}: {why} (model.safetensors)")
     return files
 

@@ -40,7 +40,8 @@ class ModelConfig:
         names = config.get("architectures") or []
         architecture = names[0] if names else None
         if architecture not in ARCHITECTURES:
-            raise ModelError(f"{where}: architecture {architecture} is not one of {', '.join(ARCHITECTURES)}; try --backend hf")
+            known = ", ".join(ARCHITECTURES)
+            raise ModelError(f"{where}: architecture {architecture} is not one of {known}; try --backend hf")
         rope = config.get("rope_parameters") or {}
         scaling = config.get("rope_scaling") or {}
         kind = scaling.get("rope_type") or scaling.get("type") or rope.get("rope_type") or "default"

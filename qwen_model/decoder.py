@@ -1,9 +1,10 @@
-"""The decoder: pre-norm Transformer with RMSNorm, rotary positions, grouped-query attention and SwiGLU (report, section 2.3).
+"""The decoder: pre-norm Transformer, RMSNorm, rotary positions, grouped-query attention, SwiGLU (report, section 2.3).
 
-One class for every family: what differs (biases, tied embeddings, head counts) is in `ModelConfig`. Parameter names are
-those of transformers' Qwen2 and Llama, so a checkpoint loads without renaming.
+One class for every family: what differs (biases, tied embeddings, head counts) is in `ModelConfig`. Parameter names
+are those of transformers' Qwen2 and Llama, so a checkpoint loads without renaming.
 
-Shape letters: R rows, T new tokens, S tokens that may be read, H query heads, K key-value heads, D head dim, E width, V vocabulary.
+Shape letters: R rows, T new tokens, S tokens that may be read, H query heads, K key-value heads, D head dim,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class RMSNorm(nn.Module):
 
 
 def rotary_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, (R, 1, T, D), float32, for the half-split rotation: angle of pair i is position * base^(-2i/D)."""
+    """Cosine and sine (R, 1, T, D), float32, of the half-split rotation: pair i turns by position * base^(-2i/D)."""
     exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions[:, None, :, None].float() * (1.0 / base**exponent)
     angles = torch.cat((angles, angles), dim=-1)

@@ -100,7 +100,7 @@ class Generator(Generic[Key]):
             self.cache.admit(self.reader.stack, packed.prefix, start, end)
             random = torch.Generator().manual_seed(request.seed) if request.temperature > 0 else None
             longest = max((len(stop.encode()) for stop in request.stop), default=0)
-            # a stop string of n bytes ends in one of the last n tokens and begins in them; a few more for split letters
+            # a stop string of n bytes lies within the last n tokens; a few more, for letters split over tokens
             new.append(_Row(request, random, longest + 4))
         self._rows.extend(new)
         self._append(new, packed.logits)
@@ -168,7 +168,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
 ) -> list[Generated[int]]:
-    """Continue raw texts; prompt i is sampled with `seed + i`. For control tokens in a prompt, as chat templates write them."""
+    """Continue texts, in which control tokens are read as such; prompt i is sampled with `seed + i`."""
     generator: Generator[int] = Generator(model, tokenizer, Reader(model, batch_tokens=512))
     generator.add(
         [

