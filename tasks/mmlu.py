@@ -81,6 +81,10 @@ class MMLUChat(MMLU):
     decoding: ClassVar[Decoding | None] = Decoding(max_tokens=512)
     report = ReportCell("table_5", "MMLU 0-shot")
 
+    @classmethod
+    def sources(cls) -> tuple[Source, ...]:
+        return (cls.source,)
+
     def prompt(self, sample: Sample) -> Prompt:
         options = "".join(f"{x}. {option}\n" for x, option in zip(LETTERS, sample.fields["choices"], strict=True))
         asked = (
