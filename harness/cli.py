@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ import typer
 
 from harness.records import Run, RunError
 from tasks.api import TaskError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -144,11 +147,14 @@ def _report(finished: Run, *, fresh: bool = False) -> None:
     results, page = finished.path / "results.json", finished.path / "report.html"
     if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
         write_report(finished)
-    _print_table(*summary_table(finished))
+    summary = summary_table(finished)
+    _print_table(summary.header, summary.cells())
+    for number, note in enumerate(summary.footnotes, start=1):
+        typer.echo(f"{number}. {note}")
     typer.echo(f"report: {page}")
 
 
-def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -172,20 +178,18 @@ def user_errors() -> tuple[type[Exception], ...]:
 def main() -> None:
     """Entry point: errors of the user's are one line and exit code 2, Ctrl-C is 130, neither shows a traceback."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _stop("interrupted; judged samples are kept, the same command continues", 130)
-    except typer._click.ClickException as error:  # type: ignore[attr-defined]
-        error.show()
-        sys.exit(2)
+        app()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _say("interrupted; judged samples are kept, the same command continues")
+        raise
     except OSError as error:
-        _stop(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions", 2)
+        _say(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions")
+        sys.exit(2)
     except user_errors() as error:
-        _stop(" ".join(str(error).split()), 2)
+        _say(" ".join(str(error).split()))
+        sys.exit(2)
 
 
-def _stop(message: str, code: int) -> None:
+def _say(message: str) -> None:
     print(f"harness: {message}", file=sys.stderr)
-    sys.exit(code)

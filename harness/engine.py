@@ -143,6 +143,7 @@ class Engine:
         finally:
             pump.cancel()
             everything.cancel()
+            await asyncio.gather(pump, everything, return_exceptions=True)
             self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
             self.runners.shutdown(wait=False, cancel_futures=True)
 

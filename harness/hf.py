@@ -11,6 +11,16 @@ from qwen_model import ModelError
 from qwen_model.cache import Cache, CacheShape
 
 
+class _Cache:
+    """Our cache under the one method of transformers' caches that attention layers call."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
+        return self._cache.update(layer, keys, values)
+
+
 class HFModel:
     """A `qwen_model.prefill.CausalLM` that computes with transformers' own code."""
 
@@ -31,7 +41,9 @@ class HFModel:
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
         if kinds != {"full_attention"} or rope in ("dynamic", "longrope"):
-            raise ModelError(f"{folder}: layers {sorted(kinds)} with rope {rope!r} cannot share prefixes; not supported")
+            raise ModelError(
+                f"{folder}: layers {sorted(kinds)} with rope {rope!r} cannot share prefixes; not supported"
+            )
         heads = config.num_attention_heads
         self.cache_shape = CacheShape(
             layers=config.num_hidden_layers,
@@ -58,7 +70,7 @@ class HFModel:
             input_ids=input_ids,
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=cache,
+            past_key_values=None if cache is None else _Cache(cache),
             use_cache=False,
             logits_to_keep=0 if keep is None else keep,
         )

@@ -19,7 +19,8 @@ class Sums(Task):
 
     def samples(self, load):
         return [
-            Sample(id=f"sums/{i}", fields={"i": i, "parity": i % 2}, gold=str(2 * i), group="ab"[i % 2]) for i in range(40)
+            Sample(id=f"sums/{i}", fields={"i": i, "parity": i % 2}, gold=str(2 * i), group="ab"[i % 2])
+            for i in range(40)
         ]
 
     def prompt(self, sample):
