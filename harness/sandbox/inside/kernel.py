@@ -7,9 +7,10 @@ import os
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_NOSUID, MS_NODEV = 2, 4
 MS_BIND, MS_REC, MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 MNT_DETACH = 2
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -21,6 +22,8 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAP_DAC_READ_SEARCH = 2
 
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+MOUNT_SETATTR = 442  # the same number on every processor
+AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 
 
 class SetupError(Exception):
@@ -85,6 +88,14 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
         None if options is None else options.encode(),
     )
     check(result, f"mount of {source} on {target}")
+
+
+def restrict_mount(path: str, attributes: int, recursive: bool) -> None:
+    """Adds attributes (ATTR_...) to a mount and, if recursive, to all mounts below it. Raises SetupError."""
+    wanted = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    flags = ctypes.c_uint(AT_RECURSIVE if recursive else 0)
+    place = os.fsencode(path)
+    syscall(f"attributes of mount {path}", MOUNT_SETATTR, AT_FDCWD, place, flags, wanted, ctypes.c_size_t(32))
 
 
 def unmount(target: str) -> None:

@@ -56,7 +56,7 @@ def enter_user(privileged: bool) -> None:
         raise kernel.SetupError("map of users for the user namespace: not permitted")
 
 
-def _bind(path: str, flags: int) -> None:
+def _bind(path: str, attributes: int) -> None:
     """Shows a file or folder of the old root at the same place of the new one, read-only."""
     source = OLD + path
     if os.path.isdir(source):
@@ -65,10 +65,7 @@ def _bind(path: str, flags: int) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
     kernel.mount(source, path, None, kernel.MS_BIND | kernel.MS_REC)
-    # A remount must repeat what the owner of the mount had set, or it is refused.
-    kept = os.statvfs(path).f_flag & kernel.MS_NOEXEC
-    flags |= kept | kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID
-    kernel.mount("none", path, None, flags)
+    kernel.restrict_mount(path, kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | attributes, recursive=True)
 
 
 def enter_root(read: list[str], scratch_mb: int, uid: int | None) -> None:
@@ -94,14 +91,14 @@ def enter_root(read: list[str], scratch_mb: int, uid: int | None) -> None:
     if uid is not None:
         os.chown(SCRATCH, uid, uid)
     for path in read:
-        _bind(path, kernel.MS_NODEV)
+        _bind(path, kernel.ATTR_NODEV)
     for path in DEVICES:
-        _bind(path, 0)
+        _bind(path, kernel.ATTR_NOEXEC)
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         if os.path.islink(f"{OLD}/{name}") and not os.path.lexists(f"/{name}"):
             os.symlink(os.readlink(f"{OLD}/{name}"), f"/{name}")
 
     kernel.unmount(OLD)
     os.rmdir(OLD)
-    kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | safe)
+    kernel.restrict_mount("/", kernel.ATTR_RDONLY, recursive=False)
     os.chdir(SCRATCH)

@@ -45,11 +45,12 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "vhangup": (153, 58),
 }  # fmt: skip
 
-# Landlock leaves these open on files that the user owns, wherever they are.
-CHANGE_BY_PATH: dict[str, tuple[int | None, int | None]] = {
+# Landlock leaves these open on files that the user owns: by path anywhere, by descriptor those that may be read.
+CHANGE_OWN_FILES: dict[str, tuple[int | None, int | None]] = {
     "chmod": (90, None), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None),
     "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "removexattr": (197, 14), "lremovexattr": (198, 15),
+    "utimensat": (280, 88), "fchmod": (91, 52), "fchown": (93, 55), "fsetxattr": (190, 7), "fremovexattr": (199, 16),
 }  # fmt: skip
 
 SIGNALS: dict[str, tuple[int | None, int | None]] = {
@@ -59,7 +60,7 @@ SIGNALS: dict[str, tuple[int | None, int | None]] = {
 NAMESPACE_FLAGS = 0x7E020000
 CLONE, CLONE3, SOCKETPAIR, IOCTL, FCNTL, PRLIMIT = (56, 220), (435, 435), (53, 199), (16, 29), (72, 25), (302, 261)
 SCHED_OF_PID = ((203, 122), (144, 119), (142, 118), (314, 274))  # setaffinity, setscheduler, setparam, setattr
-KILL, TKILL, TGKILL, UTIMENSAT = (62, 129), (200, 130), (234, 131), (280, 88)
+KILL, TKILL, TGKILL = (62, 129), (200, 130), (234, 131)
 LAST_KNOWN = 462
 X32_BIT = 0x40000000
 
@@ -94,9 +95,9 @@ def _if_equal(number: int, index: int, denied: int) -> list[Instruction]:
     return _judge(number, [_argument(index), (JUMP_EQUAL, 0, 1, denied)])
 
 
-def program(machine: str, signals_to: int | None, change_by_path: bool) -> list[Instruction]:
+def program(machine: str, signals_to: int | None, change_own_files: bool) -> list[Instruction]:
     """The filter. signals_to: the only process that may be signalled, None for no such rule (something else confines
-    signals); change_by_path: whether chmod and its like may be used."""
+    signals); change_own_files: whether chmod and its like may be used."""
     at = list(AUDIT_ARCH).index(machine)
     code: list[Instruction] = [
         (LOAD, 0, 0, AT_MACHINE), (JUMP_EQUAL, 1, 0, AUDIT_ARCH[machine]), (RETURN, 0, 0, KILL_PROCESS),
@@ -115,12 +116,9 @@ def program(machine: str, signals_to: int | None, change_by_path: bool) -> list[
         code += _if_equal(FCNTL[at], 1, denied)
     for numbers in (PRLIMIT, *SCHED_OF_PID):  # process 0 is oneself
         code += _unless_equal(numbers[at], 0, 0)
-    if not change_by_path:
-        for pair in CHANGE_BY_PATH.values():
+    if not change_own_files:
+        for pair in CHANGE_OWN_FILES.values():
             code += _fail(pair[at])
-        # utimensat without a path changes an open file, which Landlock has already judged
-        high = (LOAD, 0, 0, AT_ARGUMENTS + 8 + 4)
-        code += _judge(UTIMENSAT[at], [_argument(1), (JUMP_EQUAL, 0, 2, 0), high, (JUMP_EQUAL, 1, 0, 0)])
     if signals_to is not None:
         for pair in SIGNALS.values():
             code += _fail(pair[at])

@@ -141,8 +141,8 @@ def _inside(job: Job, read: list[str], proof: int, setup: int, processes: int) -
         os.closerange(low + 1, high)
     if walls:
         signals_to = os.getpid() if in_view and version < landlock.SCOPE_ABI else None
-        change_by_path = not in_view or job["uid"] is not None
-        seccomp.install(seccomp.program(kernel.machine(), signals_to, change_by_path))
+        change_own_files = not in_view or job["uid"] is not None
+        seccomp.install(seccomp.program(kernel.machine(), signals_to, change_own_files))
     os.close(setup)
     _forget_launcher()
     solution.run(job["source"], job["token"], proof)
