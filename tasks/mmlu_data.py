@@ -51,7 +51,7 @@ def by_subject(load: Loader, source: Source) -> dict[str, list[dict[str, Any]]]:
         if subject not in CATEGORY:
             raise bad(source, item, f"field 'subject' is {subject!r}, none of the {len(CATEGORY)} subjects")
         choices = value(source, item, row, "choices")
-        if isinstance(choices, str) or len(choices) != 4 or not all(isinstance(choice, str) for choice in choices):
+        if not isinstance(choices, list | tuple) or [type(choice) for choice in choices] != [str] * 4:
             raise bad(source, item, "field 'choices' is not four texts")
         answer = value(source, item, row, "answer")
         letter = dict(zip("0123ABCD", LETTERS * 2, strict=True)).get(str(answer))  # sources differ in this

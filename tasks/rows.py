@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.api import Loader, Row, Source, TaskError
@@ -25,7 +25,7 @@ def bad(source: Source, item: int | str, what: str) -> TaskError:
 
 def value(source: Source, item: int | str, row: Row, key: str) -> Any:
     """A field that must be there."""
-    if not isinstance(row, dict) and not hasattr(row, "keys"):
+    if not isinstance(row, Mapping):
         raise bad(source, item, f"expected an object with fields, got {type(row).__name__}")
     if key not in row or row[key] is None:
         raise bad(source, item, f"field {key!r} is missing")

