@@ -1,6 +1,6 @@
 # make demo      installs into .venv, fetches a model and data, runs three benchmarks, writes a report
 # make test      installs into .venv, lints, type-checks and tests (a few minutes); TESTS= also runs the slow ones
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 MODEL ?= qwen2.5-coder-0.5b-instruct
 TASKS ?= humaneval-chat,gsm8k-chat,mmlu
 LIMIT ?= 40

@@ -54,7 +54,7 @@ def run(
     ] = False,
 ) -> None:
     """Run tasks on a model; write results, samples and a report. The same command again continues or shows the run."""
-    from harness.evaluate import Settings, execute, prepare
+    from harness.evaluation import Settings, execute, prepare
     from harness.progress import Bars
 
     filters: dict[str, tuple[str, ...]] = {}

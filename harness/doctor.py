@@ -36,7 +36,9 @@ def examine() -> list[list[str]]:
     sources = {source.name: source for name in task_names() for source in task_class(name).sources()}
     for name, source in sorted(sources.items()):
         place = data.local(source)
-        rows.append([f"data {name}", "here" if place else "to be fetched", place or f"or --data-dir with {source.files[0]}"])
+        rows.append(
+            [f"data {name}", "here" if place else "to be fetched", place or f"or --data-dir with {source.files[0]}"]
+        )
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from harness.evaluate import Prepared, load_backend
+from harness.evaluation import Prepared, load_backend
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
 from qwen_model.prefill import Reader, new_slots

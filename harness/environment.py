@@ -10,7 +10,17 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("qwen-harness", "torch", "transformers", "tokenizers", "gguf", "safetensors", "numpy", "datasets", "lm-eval")
+PACKAGES = (
+    "qwen-harness",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "gguf",
+    "safetensors",
+    "numpy",
+    "datasets",
+    "lm-eval",
+)
 
 
 def version() -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from harness.evaluate import Progress
+from harness.evaluation import Progress
 
 _LINE_SECONDS = 30.0
 """Between two lines of a log."""

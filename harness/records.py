@@ -105,7 +105,9 @@ class Run:
         except ValueError as error:
             raise RunError(f"{spec_file}: not JSON ({error}); delete the folder and run again") from error
         if self.spec.get("format") != FORMAT:
-            raise RunError(f"{spec_file}: format {self.spec.get('format')}, this version reads {FORMAT}; use a new --out folder")
+            raise RunError(
+                f"{spec_file}: format {self.spec.get('format')}, this version reads {FORMAT}; use a new --out folder"
+            )
 
     @property
     def results(self) -> dict[str, Any]:
@@ -143,7 +145,9 @@ class Run:
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         if not path.is_file():
-            raise RunError(f"{self.path}: no {name} yet: the run is unfinished; run the same command again to continue it")
+            raise RunError(
+                f"{self.path}: no {name} yet: the run is unfinished; run the same command again to continue it"
+            )
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return value
 

@@ -13,7 +13,9 @@ from harness.records import canonical
 from tasks.api import Sample, TaskError
 
 
-def select(task: str, samples: Sequence[Sample], filters: Mapping[str, Sequence[str]], limit: int | None) -> list[Sample]:
+def select(
+    task: str, samples: Sequence[Sample], filters: Mapping[str, Sequence[str]], limit: int | None
+) -> list[Sample]:
     """Samples whose fields have one of the wanted values, at most `limit`, in the data set's order.
 
     Raises TaskError for a field that the task has not, or where nothing is left.

@@ -52,7 +52,7 @@ def find_checkpoint(model: str) -> Checkpoint:
 
 
 def load_model(model: str | Checkpoint, dtype: str = "float32", device: str = "cpu") -> Decoder:
-    """Load a decoder in evaluation mode with its `tokenizer`; `dtype` is float32, bfloat16 or float16."""
+    """Load a decoder in evaluation mode; `dtype` is float32, bfloat16 or float16. Its tokenizer: `load_tokenizer`."""
     import torch
 
     from qwen_model.decoder import Decoder
@@ -69,6 +69,7 @@ def load_model(model: str | Checkpoint, dtype: str = "float32", device: str = "c
     if config.tie_word_embeddings:
         decoder.lm_head.weight = decoder.model.embed_tokens.weight
     decoder.requires_grad_(False)
+    decoder.checkpoint = checkpoint
     return decoder.eval()
 
 

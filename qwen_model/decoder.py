@@ -9,12 +9,17 @@ V vocabulary.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qwen_model.cache import Cache, CacheShape
 from qwen_model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from qwen_model.checkpoint import Checkpoint
 
 
 class RMSNorm(nn.Module):
@@ -119,6 +124,9 @@ class Body(nn.Module):
 
 class Decoder(nn.Module):
     """A causal language model. `model(input_ids)` gives logits; see `qwen_model.inference` for batched work."""
+
+    checkpoint: Checkpoint
+    """Where the weights came from; set by `load_model`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

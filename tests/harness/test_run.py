@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import evaluate
 from harness.engine import Engine
-from harness.evaluate import Progress, Settings, evaluate, execute, prepare
+from harness.evaluation import Progress, Settings, execute, prepare
 from harness.records import Run, RunError
 from harness.registry import task_class
 from qwen_model import load_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.evaluate import evaluate
+from harness import evaluate
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import DownloadError
 

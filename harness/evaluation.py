@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from tasks.api import Sample, Task, TaskError
 
 if TYPE_CHECKING:
     from harness.engine import Engine, Judged
+    from qwen_model.decoder import Decoder
     from qwen_model.prefill import CausalLM
 
 BACKENDS = ("native", "hf")
@@ -33,7 +34,8 @@ class Settings:
     """Everything a run is asked for. `filters` maps a sample field to the values wanted; `limit` None is all samples."""
 
     tasks: tuple[str, ...]
-    model: str
+    model: str | Decoder
+    """A catalogue name, GGUF file or folder; or a decoder from `load_model`, which is used as it is."""
     limit: int | None = None
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     backend: str = "native"
@@ -66,7 +68,12 @@ def prepare(settings: Settings) -> Prepared:
     """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
     _check(settings)
     tasks = tuple(task_class(name)(settings.shots_file) for name in settings.tasks)
-    checkpoint = find_checkpoint(settings.model)
+    if isinstance(settings.model, str):
+        checkpoint = find_checkpoint(settings.model)
+    else:
+        checkpoint = settings.model.checkpoint
+        dtype, device = str(settings.model.dtype).removeprefix("torch."), settings.model.device.type
+        settings = replace(settings, backend="native", dtype=dtype, device=device)
     data = Data(settings.data_dir)
     samples: dict[str, tuple[Sample, ...]] = {}
     entries: dict[str, Any] = {}
@@ -147,7 +154,7 @@ def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
 
 def evaluate(
     tasks: Sequence[str],
-    model: str,
+    model: str | Decoder,
     *,
     limit: int | None = None,
     filter: Mapping[str, str | Sequence[str]] | None = None,
@@ -157,7 +164,7 @@ def evaluate(
 ) -> Run:
     """Run tasks on a model and return the finished run; `settings` are further fields of `Settings`.
 
-    `evaluate(["mmlu"], "smollm2-135m-instruct", limit=50, filter={"subject": "astronomy"}).results["tasks"]["mmlu"]`
+    `evaluate(["mmlu"], "smollm2-135m-instruct", limit=50, filter={"subject": "astronomy"}).results["mmlu"].metrics`
     """
     wanted = {name: (value,) if isinstance(value, str) else tuple(value) for name, value in (filter or {}).items()}
     prepared = prepare(
@@ -179,6 +186,8 @@ def load_backend(prepared: Prepared) -> CausalLM:
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     settings = prepared.settings
+    if not isinstance(settings.model, str):
+        return settings.model
     if settings.backend == "hf":
         from harness.hf import HFModel
 
