@@ -132,7 +132,7 @@ def _parse_csv(name: str, text: str) -> list[JsonRow]:
                 raise TaskError(f"{name}:{reader.line_num}: another number of cells than the header has; mend the line")
             rows.append(dict(row))
     except csv.Error as error:
-        raise TaskError(f"{name}:{reader.line_num}: not CSV ({error}); mend the line") from error
+        raise TaskError(f"{name}: not CSV after line {reader.line_num} ({error}); mend the next line") from error
     return rows
 
 
