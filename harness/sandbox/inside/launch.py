@@ -102,6 +102,8 @@ def _supervise(job: walls.Job, proof: int) -> dict[str, object]:
     begin = time.monotonic()
     reason, status = _watch(job, first)
     wall = time.monotonic() - begin
+    # A process namespace that is killed does not pass on the time of those within.
+    before = tree.cpu_seconds(tree.descendants()) if reason else 0.0
     if not tree.kill_all(first if status is None else None):
         raise kernel.SetupError("the processes of the code could not be killed")
     passed_on = os.read(ended_read, 4)
@@ -111,7 +113,7 @@ def _supervise(job: walls.Job, proof: int) -> dict[str, object]:
     return {
         "reason": reason,
         "status": int(signal.SIGKILL) if status is None else status,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "cpu_seconds": max(before, used.ru_utime + used.ru_stime),
         "wall_seconds": wall,
     }
 

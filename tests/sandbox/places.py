@@ -1,0 +1,80 @@
+"""Where sandbox tests run: each tier, as the user who runs the tests and, if that is root, as a plain user too."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.sandbox import Policy, Result, Sandbox, SandboxUnavailable
+
+PLAIN_UID = 54321
+USERS = ("self", "plain")
+TIERS = ("namespaces", "landlock")
+TRIVIAL = "print(6*7)"
+
+
+@functools.cache
+def plain_python() -> str:
+    """A python 3.11 or newer that any user can start, "" if there is none."""
+    for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
+        if Path(path).exists():
+            code = "import sys; print(sys.version_info >= (3, 11))"
+            if subprocess.run([path, "-I", "-c", code], capture_output=True, text=True).stdout == "True\n":
+                return path
+    return ""
+
+
+def as_plain_user(command: list[str]) -> list[str]:
+    flags = [f"--reuid={PLAIN_UID}", f"--regid={PLAIN_UID}", "--clear-groups"]
+    return ["setpriv", *flags, *command]
+
+
+@functools.cache
+def plain_helper() -> subprocess.Popen[str]:
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    if not shutil.which("setpriv") or not plain_python():
+        pytest.skip("needs setpriv and a python 3.11 or newer in /usr")
+    script = Path(__file__).with_name("plain.py")
+    if subprocess.run(as_plain_user(["test", "-r", str(script)])).returncode:
+        pytest.skip("the checkout cannot be read by other users")
+    command = as_plain_user([plain_python(), "-I", "-B", str(script)])
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+
+
+def run_in(user: str, tier: str, source: str, **limits: Any) -> Result:
+    """One run in a tier ("none" for no walls), as "self" or "plain"; raises SandboxUnavailable."""
+    if user == "self":
+        return Sandbox(Policy(**limits), unsafe=tier == "none", _tier=tier).run(source)  # type: ignore[arg-type]
+    helper = plain_helper()
+    assert helper.stdin
+    assert helper.stdout
+    helper.stdin.write(json.dumps({"tier": tier, "source": source, "policy": limits}) + "\n")
+    helper.stdin.flush()
+    answer = json.loads(helper.stdout.readline())
+    if "unavailable" in answer:
+        raise SandboxUnavailable(answer["unavailable"])
+    return Result(**answer)
+
+
+@functools.cache
+def why_not(user: str, tier: str) -> str:
+    try:
+        result = run_in(user, tier, TRIVIAL)
+    except SandboxUnavailable as error:
+        return str(error)
+    assert result.outcome == "ok", result
+    return ""
+
+
+def need(user: str, tier: str) -> None:
+    """Skips the test, saying why, where the tier cannot work."""
+    if tier != "none" and (reason := why_not(user, tier)):
+        pytest.skip(reason)
