@@ -138,7 +138,7 @@ def entry(name: str) -> Entry:
     """The entry of that name. Raises DownloadError with the closest names."""
     found = CATALOGUE.get(name)
     if found is None:
-        close = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
+        close = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise DownloadError(f"{name}: no such model; {hint}`harness models` lists all")
     return found
