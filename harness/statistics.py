@@ -1,8 +1,8 @@
 """Intervals for fractions: every number that a run reports comes from here.
 
 Sources: Wilson, JASA 22 (1927) for the interval; Kish, Survey Sampling (1965) for the design effect and the effective
-sample size; Chen et al., arXiv 2107.03374 (2021), section 2.1 for pass@k. All values are fractions in 0..1, all
-intervals are 95 % unless said otherwise, and all results are the same to the last digit whatever the order of the input:
+sample size; Chen et al., arXiv 2107.03374 (2021), section 2.1 for pass@k. All values are fractions in 0..1, and all
+intervals are 95 % unless said otherwise. Results are the same to the last digit whatever the order of the input, since
 `results.json` of a resumed run must equal an unbroken run's.
 """
 
@@ -67,9 +67,10 @@ def design_effect(correct: Sequence[bool], groups: Sequence[str | None]) -> floa
         simple    = p (1 - p) / (n - 1)
         effect    = clustered / simple
 
-    The choice is ours: the report gives no intervals. An item without a group is a group of its own. Where the ratio has
-    no value (fewer than two groups, or all items alike) it is 1. Both estimators carry their small-sample factor, so that
-    groups of one item give 1 exactly. With few groups the estimate is itself rough, and the interval rather too narrow.
+    The choice is ours: the report gives no intervals. An item without a group is a group of its own. Where the ratio
+    has no value (fewer than two groups, or all items alike) it is 1. Both estimators carry their small-sample factor,
+    so that groups of one item give 1 exactly. With few groups the estimate is itself rough, and the interval rather
+    too narrow.
     """
     sizes: list[list[int]] = []  # per group: items, correct items
     named: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -89,7 +90,7 @@ def design_effect(correct: Sequence[bool], groups: Sequence[str | None]) -> floa
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Probability that one of `k` samples, drawn without return from `n` of which `c` pass, passes: 1 - C(n-c,k)/C(n,k)."""
+    """Probability that at least one of `k` samples, drawn from `n` of which `c` pass, passes: 1 - C(n-c,k) / C(n,k)."""
     if not (1 <= k <= n and 0 <= c <= n):
         raise ValueError(f"pass@{k} of {n} samples, {c} passing: needs 1 <= k <= n and 0 <= c <= n")
     return 1 - math.comb(n - c, k) / math.comb(n, k)
@@ -113,12 +114,12 @@ def pass_at_k_interval(counts: Sequence[tuple[int, int]], k: int, seed: int = 0)
     array = numpy.array(values)
     means = [float(array[generator.integers(len(values), size=len(values))].mean()) for _ in range(RESAMPLES)]
     value = math.fsum(values) / len(values)
-    low, high = (float(end) for end in numpy.quantile(means, (0.025, 0.975)))
+    low, high = map(float, numpy.quantile(means, (0.025, 0.975)))
     return Estimate(value, min(low, value), max(high, value), len(values))
 
 
 def summarise(records: Iterable[SampleRecord], metric: Literal["accuracy", "pass@1"]) -> dict[str, Any]:
-    """The entry of one task in `results.json`: {"n", "metrics": {metric: estimate}, "outcomes"} and "groups" if there are any.
+    """The entry of one task in `results.json`: {"n", "metrics": {metric: estimate}, "outcomes"}, and "groups" if any.
 
     Both metrics are the share of correct samples with the interval of `accuracy`: pass@1 of one sample per problem is
     that. A group's own interval is Wilson's. Nothing in it depends on time or order.

@@ -1,0 +1,78 @@
+"""The one plot of a run's page: our scores with their intervals beside the report's, as SVG text to set into HTML."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from reports.render import SIZES, Summary
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+INK, GRID, OURS, THEIRS = "#010101", "#020202", "#030303", "#040404"
+"""Stand-ins that the page's style sheet replaces, so that the plot follows the reader's dark or light setting."""
+_VARIABLES = {INK: "var(--ink)", GRID: "var(--line)", OURS: "var(--accent)", THEIRS: "var(--theirs)"}
+_MARKERS = dict(zip(SIZES, ("v", "s", "^"), strict=True))
+
+
+def plot(summary: Summary) -> Markup:
+    """A horizontal axis in per cent, a line per task. Equal rows give equal bytes."""
+    import matplotlib
+    from markupsafe import Markup
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    # Text stays text: it can be read aloud and searched. The salt makes element ids the same in every process.
+    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
+    with matplotlib.rc_context(rc=style):
+        # As wide as a phone at full size, for letters that can be read there; the legend above takes 0.6 inches.
+        figure = Figure(figsize=(4.6, 1.3 + 0.5 * len(summary.rows)), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        _draw(axes, summary)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]  # no XML prologue inside HTML
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"| (width|height)="[\d.]+pt"', "", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, variable)
+    return Markup(svg.replace("<svg", '<svg role="img" aria-labelledby="plot-caption"', 1))
+
+
+def _draw(axes: Any, summary: Summary) -> None:
+    """Our points with bars on the row's line, the report's marks a little below it."""
+    for line, row in enumerate(summary.rows):
+        bars = [[row.value - row.low], [row.high - row.value]]
+        axes.errorbar(
+            [row.value], [line - 0.12], xerr=bars, fmt="o", color=OURS, capsize=3, label="this run, 95 % interval"
+        )
+        for cell in row.qwen:
+            if cell.value is not None and cell.params is not None:
+                axes.plot(
+                    [cell.value],
+                    [line + 0.18],
+                    linestyle="none",
+                    marker=_MARKERS[cell.params],
+                    markeredgecolor=THEIRS,
+                    markerfacecolor="none",
+                    label=f"report, {cell.params}",
+                )
+    axes.set_xlim(-2, 102)
+    axes.set_ylim(len(summary.rows) - 0.5, -0.5)
+    axes.set_xlabel("score, %", color=INK)
+    # No math mode: a task's name may hold a dollar sign.
+    axes.set_yticks(range(len(summary.rows)), [row.task for row in summary.rows], color=INK, parse_math=False)
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    one_each = dict(zip(labels, handles, strict=True))
+    axes.figure.legend(
+        one_each.values(), one_each.keys(), loc="outside upper left", ncols=2, frameon=False, labelcolor=INK
+    )

@@ -1,0 +1,209 @@
+"""From a run folder to plain tables: what `report.md`, `report.html` and the terminal have in common.
+
+Everything is read from the run; nothing is computed but the choice of what to show. Scores are per cent here, as the
+report prints them; `results.json` has fractions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.records import Run
+from reports import paper
+
+OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat"}
+"""The report's own rows of each table."""
+SIZES = ("1.8B", "7B", "14B")
+SMALL = 14.0
+"""Other models are shown up to the report's own largest size, in thousands of millions of parameters."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task of a run beside the report's column. Scores in per cent."""
+
+    task: str
+    title: str
+    metric: str
+    n: int
+    items: int | None
+    """Size of the whole data set, if the run recorded it."""
+    value: float
+    low: float
+    high: float
+    unextracted: int
+    timeouts: int
+    column: str | None
+    """The report's column in print ("Table 5, GSM8K 0-shot"), None if the report has none for this protocol."""
+    qwen: tuple[paper.PaperRow, ...]
+    """The report's own models at SIZES; empty if there is no column."""
+    other: paper.PaperRow | None
+    """The best of the report's other models up to SMALL."""
+    notes: tuple[int, ...]
+    """Numbers of this row's footnotes, from 1."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table of a run: a row per task, and footnotes that say what keeps a row from being comparable."""
+
+    rows: tuple[Row, ...]
+    footnotes: tuple[str, ...]
+    header: tuple[str, ...] = (
+        *("Task", "n", "Score %", "95 % interval", "Not extracted", "Timeouts"),
+        *("The report's column", "Qwen 1.8B", "Qwen 7B", "Qwen 14B", "Best other up to 14B", "Notes"),
+    )
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The table as text, one tuple per row in the order of `header`, for a terminal or Markdown."""
+        return [
+            (
+                row.task,
+                count(row),
+                f"{row.value:.1f}",
+                interval(row.low, row.high),
+                str(row.unextracted),
+                str(row.timeouts),
+                row.column or "none",
+                *[score(cell) for cell in row.qwen or (None,) * len(SIZES)],
+                f"{score(row.other)} ({row.other.name})" if row.other else "–",
+                ", ".join(map(str, row.notes)),
+            )
+            for row in self.rows
+        ]
+
+
+def summary_table(run: Run) -> Summary:
+    """The rows and footnotes of a finished run. Raises RunError if it has no results yet."""
+    tasks = run.results["tasks"]
+    specs = run.spec.get("tasks", {})
+    footnotes: list[str] = []
+    rows = []
+    for name in [name for name in specs if name in tasks] + sorted(name for name in tasks if name not in specs):
+        rows.append(_row(name, specs.get(name, {}), tasks[name], run.spec.get("model", {}), footnotes))
+    return Summary(tuple(rows), tuple(footnotes))
+
+
+def _row(
+    name: str, spec: Mapping[str, Any], result: Mapping[str, Any], model: Mapping[str, Any], footnotes: list[str]
+) -> Row:
+    metric = spec.get("metric") or next(iter(result["metrics"]))
+    estimate = result["metrics"][metric]
+    cell = spec.get("report")
+    qwen: tuple[paper.PaperRow, ...] = ()
+    other: paper.PaperRow | None = None
+    column = None
+    notes = _limits(result["n"], spec)
+    if cell is None:
+        notes.append("The report has no number for this protocol.")
+    else:
+        try:
+            qwen, other = _neighbours(cell["table"], cell["column"])
+            column = f"{paper.label(cell['table'])}, {cell['column']}"
+            notes += _differences(cell["table"], cell["column"], spec, model)
+            notes += paper.notes(cell["table"], cell["column"], {row.model for row in (*qwen, other) if row})
+        except LookupError as error:  # a task of someone else's may name a column that is not there
+            notes.append(f"{error.args[0][0].upper()}{error.args[0][1:]}.")
+    footnotes.extend(note for note in notes if note not in footnotes)
+    return Row(
+        task=name,
+        title=spec.get("title") or name,
+        metric=metric,
+        n=result["n"],
+        items=spec.get("items"),
+        value=100 * estimate["value"],
+        low=100 * estimate["low"],
+        high=100 * estimate["high"],
+        unextracted=result.get("outcomes", {}).get("unextracted", 0),
+        timeouts=result.get("outcomes", {}).get("timeout", 0),
+        column=column,
+        qwen=qwen,
+        other=other,
+        notes=tuple(sorted(footnotes.index(note) + 1 for note in notes)),
+    )
+
+
+def _neighbours(table: str, column: str) -> tuple[tuple[paper.PaperRow, ...], paper.PaperRow | None]:
+    """The report's own models by size, and the best other one that is no larger."""
+    rows = paper.rows(table, column)
+    own = {row.params: row for row in rows if row.model == OWN_MODELS[table]}
+    others = [row for row in rows if row.model != OWN_MODELS[table] and (row.billions or math.inf) <= SMALL]
+    scored = [(row.value, row) for row in others if row.value is not None]
+    return tuple(own[size] for size in SIZES), max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def _limits(n: int, spec: Mapping[str, Any]) -> list[str]:
+    """Says so when the run did not see the whole data set."""
+    items, filter_, limit = spec.get("items"), spec.get("filter"), spec.get("limit")
+    whole = n >= items if items is not None else limit is None and not filter_
+    if whole:
+        return []
+    chosen = [f"filter {key}={','.join(values)}" for key, values in sorted((filter_ or {}).items())]
+    chosen += [f"limit {limit}"] if limit is not None else []
+    of = f"{n:,} of {items:,} items" if items is not None else f"{n:,} items, not the whole data set"
+    return [f"Only {of}{' (' + ', '.join(chosen) + ')' if chosen else ''}; the report used all."]
+
+
+def _differences(table: str, column: str, spec: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    """What else keeps our number and the report's from being the same measurement."""
+    notes = []
+    name = str(model.get("name", "unknown"))
+    theirs = paper.column_of(table, column)
+    suffix = OWN_MODELS[table].removeprefix("Qwen")
+    if not re.fullmatch(rf"(.*/)?qwen-?(1[._]8b|7b|14b){suffix}", name, re.IGNORECASE):
+        notes.append(f"Another model: this run is of {name}, the report's rows are of {OWN_MODELS[table]}.")
+    quantisation = model.get("quantisation")
+    if quantisation and str(quantisation).lower() != "none":
+        notes.append(f"Quantised weights ({quantisation}); the report names no quantisation for its rows.")
+    ours = spec.get("shots"), spec.get("protocol")
+    if None not in ours and ours != (theirs.shots, theirs.protocol):
+        notes.append(
+            f"Not the report's protocol: {ours[0]}-shot, {ours[1]} here, {theirs.shots}-shot, {theirs.protocol} in "
+            f"{paper.label(table)}."
+        )
+    return notes
+
+
+def interval(low: float, high: float) -> str:
+    """Two per cents with one decimal."""
+    return f"{low:.1f} – {high:.1f}"
+
+
+def score(cell: paper.PaperRow | None) -> str:
+    """A value as the report prints it."""
+    return "–" if cell is None or cell.value is None else f"{cell.value:.1f}"
+
+
+def count(row: Row) -> str:
+    """How many items were judged, of how many."""
+    return f"{row.n:,}" if row.items is None or row.items == row.n else f"{row.n:,} of {row.items:,}"
+
+
+def sections(tree: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """A nested dict as named tables of (dotted name, value): one table per top-level dict, the rest under "general"."""
+    tables: dict[str, list[tuple[str, str]]] = {}
+    for key, value in tree.items():
+        name, pairs = (key, flat(value)) if isinstance(value, Mapping) else ("general", [(key, _text(value))])
+        if pairs:
+            tables.setdefault(name, []).extend(pairs)
+    return {name: tables[name] for name in sorted(tables, key=lambda name: name != "general")}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """(Dotted name, value) of every leaf, in order."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        pairs += flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", _text(value))]
+    return pairs
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:,.1f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else "–" if value is None else str(value)

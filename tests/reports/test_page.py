@@ -1,0 +1,224 @@
+"""`report.md` and `report.html`: the numbers, the escaping, nothing loaded, equal bytes. Not covered: how it looks."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.records import Run, RunError, spec_hash
+from reports import page, paper
+from reports.page import visible, write_report
+from reports.render import sections, summary_table
+
+lxml_html = pytest.importorskip("lxml.html")
+
+
+def html_of(run: Run) -> Any:
+    write_report(run)
+    return lxml_html.document_fromstring((run.path / "report.html").read_text(encoding="utf-8"))
+
+
+def text(element: Any) -> str:
+    return " ".join(element.text_content().split())
+
+
+def test_summary_has_the_runs_numbers_and_the_reports(run: Run) -> None:
+    rows = {row.task: row for row in summary_table(run).rows}
+    assert list(rows) == ["humaneval-chat", "gsm8k-chat", "mmlu"]  # the order of the spec
+    gsm8k = rows["gsm8k-chat"]
+    estimate = run.results["tasks"]["gsm8k-chat"]["metrics"]["accuracy"]
+    assert (gsm8k.value, gsm8k.low, gsm8k.high) == (
+        100 * estimate["value"],
+        100 * estimate["low"],
+        100 * estimate["high"],
+    )
+    assert (gsm8k.n, gsm8k.items, gsm8k.value) == (40, 1319, 30.0)
+    assert gsm8k.unextracted == run.results["tasks"]["gsm8k-chat"]["outcomes"]["unextracted"] > 0
+    assert rows["humaneval-chat"].timeouts == 3 and gsm8k.timeouts == 0
+    assert [cell.value for cell in rows["mmlu"].qwen] == [44.6, 58.2, 66.3] and rows["mmlu"].column == "Table 2, MMLU"
+    assert [cell.model for cell in gsm8k.qwen] == ["Qwen-Chat"] * 3
+    assert rows["mmlu"].other == paper.PaperRow("Baichuan2", "13B", 59.5)  # 20B and 70B are left out
+
+
+def test_terminal_rows_fit_their_header(run: Run) -> None:
+    summary = summary_table(run)
+    assert {len(cells) for cells in summary.cells()} == {len(summary.header)}
+    assert summary.cells()[1][:6] == ("gsm8k-chat", "40 of 1,319", "30.0", "18.1 – 45.4", "8", "0")
+
+
+def footnotes(run: Run, task: str) -> str:
+    summary = summary_table(run)
+    row = next(row for row in summary.rows if row.task == task)
+    return " ".join(summary.footnotes[number - 1] for number in row.notes)
+
+
+def test_footnotes_name_every_difference(run: Run) -> None:
+    assert "40 of 1,319 items (limit 40)" in footnotes(run, "gsm8k-chat")
+    assert "40 of 14,042 items (filter subject=astronomy,anatomy)" in footnotes(run, "mmlu")
+    for task in run.spec["tasks"]:
+        assert "Quantised weights (Q4_K_M)" in footnotes(run, task)
+        assert "Another model: this run is of qwen2.5-coder-0.5b-instruct" in footnotes(run, task)
+        assert "Not the report's protocol" not in footnotes(run, task)
+    assert "60.1" in footnotes(run, "gsm8k-chat") and "60.1" not in footnotes(run, "mmlu")
+    run.spec["tasks"]["mmlu"]["shots"] = 0
+    assert "Not the report's protocol: 0-shot, base here, 5-shot, base in Table 2" in footnotes(run, "mmlu")
+
+
+def test_the_reports_own_model_in_full_has_no_such_footnote(run: Run) -> None:
+    run.spec["model"] |= {"name": "Qwen/Qwen-7B", "quantisation": None}
+    run.spec["tasks"]["mmlu"] |= {"items": 40, "filter": {}}
+    assert not re.search("Quantised|Another|Only", footnotes(run, "mmlu"))
+    assert "Another model" in footnotes(run, "gsm8k-chat")  # a base model beside chat rows
+
+
+def test_a_task_without_a_column_says_so(run: Run) -> None:
+    run.spec["tasks"]["mmlu"]["report"] = None
+    row = summary_table(run).rows[2]
+    assert row.qwen == () and row.column is None and "no number for this protocol" in footnotes(run, "mmlu")
+
+
+def test_page_shows_the_table(run: Run) -> None:
+    document = html_of(run)
+    rows = document.xpath("//table[@class='scores']/tbody/tr")
+    assert len(rows) == 3
+    cells = [text(cell) for cell in rows[1].xpath("./th|./td")]
+    assert cells[0].startswith("gsm8k-chat [") and cells[1:6] == ["40 of 1,319", "30.0", "18.1 – 45.4", "8", "0"]
+    assert cells[6:10] == ["Table 5, GSM8K 0-shot", "27.8", "50.3", "60.1"]
+    for link in document.xpath("//a[@href]"):  # footnotes and parts are where the links say
+        assert len(document.xpath(f"//*[@id='{link.get('href')[1:]}']")) == 1
+    assert spec_hash(run.spec) in text(document.xpath("//header")[0])
+    assert "Q4_K_M" in text(document.xpath("//header")[0])
+    assert json.loads(document.xpath("//section[@id='spec']//pre")[0].text) == run.spec
+
+
+def test_page_shows_outcomes_groups_and_environment(run: Run) -> None:
+    document = html_of(run)
+    sections_ = document.xpath("//section[starts-with(@id, 'task-')]")
+    assert "timeout3 7.5 %" in text(sections_[0])
+    folded = sections_[2].xpath("./details[not(@class)][not(@open)]")
+    assert len(folded) == 1 and len(folded[0].xpath(".//tbody/tr")) == 15
+    environment = text(document.xpath("//section[@id='environment']")[0])
+    assert "memory.total_gb 8" in environment and "package-29 1.29" in environment and "tier namespaces" in environment
+
+
+def test_samples_are_spread_over_the_run(run: Run) -> None:
+    (_, right, rights), (_, wrong, wrongs) = page.chosen(run, "mmlu")
+    assert (len(right), rights, len(wrong), wrongs) == (10, 12, 10, 28)
+    assert all(record.correct for record in right) and not any(record.correct for record in wrong)
+    assert (wrong[0].position, wrong[-1].position) == (1, 39)
+    assert [record.position for record in right] == sorted({record.position for record in right})
+
+
+def test_few_samples_are_all_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "EACH", 12)
+    (_, right, rights), _ = page.chosen(run, "mmlu")
+    assert len(right) == rights == 12
+
+
+def test_model_text_is_text(run: Run) -> None:
+    """Markup, template syntax, controls and direction marks come out as characters; the first newline is kept."""
+    document = html_of(run)
+    assert document.xpath("//script") == [] and document.xpath("//img") == [] and len(document.xpath("//h1")) == 1
+    assert not [name for element in document.iter() for name in element.attrib if name.startswith("on")]
+    shown = document.xpath("//section[@id='task-1']//pre[@class='response']")[0].text_content()
+    assert "<script>alert(1)</script>" in shown and "{{ 7*7 }} &amp; NUL ␀ ESC ␛[31m" in shown
+    assert "⟨U+202E⟩abc⟨U+202C⟩ ⟨U+2066⟩x⟨U+2069⟩ BOM ⟨U+FEFF⟩" in shown
+    source = (run.path / "report.html").read_text(encoding="utf-8")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufeff]", source)
+    assert document.xpath("//section[@id='task-1']//pre[@class='answer']")[0].text_content() == "\n0<b>"
+    scored = document.xpath("//section[@id='task-3']//details[@class='sample']//table")[0]
+    assert [text(cell) for cell in scored.xpath(".//td")] == ["-0.5000", "-1.2500", "-3.0000", "-4.0000"]
+
+
+def test_nothing_is_loaded(run: Run) -> None:
+    document = html_of(run)
+    for element in document.iter():
+        for name, value in element.attrib.items():
+            if name in ("src", "href", "srcset", "data", "action", "xlink:href") or name.endswith("}href"):
+                assert value.startswith("#"), (element.tag, name, value)
+    assert document.xpath("//link|//iframe|//object|//base|//form") == []
+    styles = " ".join(style.text or "" for style in document.xpath("//style"))
+    assert "@import" not in styles and not re.search(r"url\((?!#)", styles)
+    policy = document.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")[0]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_tables_can_be_read_aloud(run: Run) -> None:
+    document = html_of(run)
+    for table in document.xpath("//table"):
+        assert table.xpath("./caption")
+    assert not document.xpath("//th[not(@scope)]")
+    ids = document.xpath("//@id")
+    assert len(ids) == len(set(ids))
+    assert document.xpath("//*[local-name()='svg']/@role") == ["img"]
+
+
+def test_plot_has_our_points_and_the_reports(run: Run) -> None:
+    svg = html_of(run).xpath("//*[local-name()='svg']")[0]
+    words = text(svg)
+    assert "this run, 95 % interval" in words and "report, 14B" in words and "humaneval-chat" in words
+    source = lxml_html.tostring(svg, encoding="unicode")
+    assert "var(--accent)" in source and "#0" not in re.sub(r'"#\w+"|url\(#\w+\)', "", source)
+
+
+def test_equal_runs_give_equal_bytes(run: Run) -> None:
+    """Also in another process: hash seeds and counters must not reach the page."""
+    write_report(run)
+    first = [(run.path / name).read_bytes() for name in ("report.md", "report.html")]
+    program = (
+        "import sys; from harness.records import Run; from reports.page import write_report; "
+        "write_report(Run(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(run.path)], check=True, cwd=Path(__file__).parents[2])
+    assert first == [(run.path / name).read_bytes() for name in ("report.md", "report.html")]
+
+
+def test_markdown_has_the_same_table(run: Run) -> None:
+    write_report(run)
+    lines = (run.path / "report.md").read_text(encoding="utf-8").splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+    summary = summary_table(run)
+    assert tuple(table[0]) == summary.header
+    assert [tuple(row) for row in table[2:5]] == summary.cells()
+    for number, note in enumerate(summary.footnotes, 1):
+        assert any(line.startswith(f"{number}. {note[:20]}") for line in lines)
+    assert "### machine" in lines and "### packages" not in lines
+
+
+def test_little_is_needed(bare_run: Run) -> None:
+    document = html_of(bare_run)
+    assert "no column 'X'" in text(document.xpath("//ol")[0])
+    assert "Not recorded" in text(document.xpath("//section[@id='environment']")[0])
+    assert "mine $x$" in text(document.xpath("//*[local-name()='svg']")[0])
+
+
+def test_an_unfinished_run_is_one_line(run: Run) -> None:
+    (run.path / "results.json").unlink()
+    with pytest.raises(RunError, match="unfinished"):
+        write_report(run)
+    assert not (run.path / "report.html").exists()
+
+
+def test_environment_is_flattened() -> None:
+    tree = {"seconds": 1.5, "machine": {"memory": {"gb": 8}}, "empty": {}, "finished": None, "flags": ["a", 1]}
+    assert sections(tree) == {
+        "general": [("seconds", "1.5"), ("finished", "–"), ("flags", "a, 1")],
+        "machine": [("memory.gb", "8")],
+    }
+
+
+def test_visible_keeps_what_is_harmless() -> None:
+    assert visible("tab\tline\n– 中文 é 👩‍💻") == "tab\tline\n– 中文 é 👩‍💻"
+    assert visible("\r\ud800\x85") == "␍⟨U+D800⟩⟨U+0085⟩"
+
+
+def test_long_text_keeps_both_ends() -> None:
+    cut = page._shortened("a" * 30_000 + "end")
+    assert cut.startswith("aaa") and cut.endswith("end") and "10,003 characters left out" in cut
+    assert page._shortened("a" * page.LONGEST) == "a" * page.LONGEST
