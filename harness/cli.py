@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +75,6 @@ def run(
         shots_file=shots_file,
         unsafe_no_sandbox=unsafe_no_sandbox,
     )
-    start = time.monotonic()
     prepared = prepare(settings)
     if dry_run:
         from harness.dry_run import estimate
@@ -85,7 +83,6 @@ def run(
         return
     folder = out or prepared.default_folder
     with Bars() as bars:
-        bars.stage(f"run folder: {folder} (prepared in {time.monotonic() - start:.1f} s)")
         finished = execute(prepared, folder, bars)
     _report(finished)
 

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from qwen_model.prefill import CausalLM
 
 BACKENDS = ("native", "hf")
+DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything a run is asked for. `filters` maps a sample field to the values wanted; `limit` None is all samples."""
+    """Everything a run is asked for. `filters` maps a sample field to the wanted values; `limit` None is all samples."""
 
     tasks: tuple[str, ...]
     model: str | Decoder
@@ -132,6 +133,7 @@ def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
     Raises RunError for a folder of another run, SandboxUnavailable where code must run and nothing isolates it.
     """
     with open_store(folder, prepared.spec) as store:
+        progress.stage(f"run folder: {folder}")
         jobs: list[tuple[Task, Sample]] = []
         places: dict[tuple[str, str], int] = {}
         for task in prepared.tasks:
@@ -283,9 +285,18 @@ def digest_text(path: Path) -> str:
 
 
 def _check(settings: Settings) -> None:
-    for name, value, known in (("backend", settings.backend, BACKENDS), ("dtype", settings.dtype, DTYPES)):
+    for name, value, known in (
+        ("backend", settings.backend, BACKENDS),
+        ("dtype", settings.dtype, DTYPES),
+        ("device", settings.device, DEVICES),
+    ):
         if value not in known:
             raise TaskError(f"--{name}: {value!r} is not one of {', '.join(known)}")
+    if settings.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise TaskError("--device: cuda is not to be had here; leave the option out to use the processor")
     if settings.limit is not None and settings.limit < 1:
         raise TaskError(f"--limit: {settings.limit} is no number of samples; give 1 or more, or leave it out for all")
     if not settings.tasks:

@@ -1,4 +1,4 @@
-"""The run folder: what a run is (`spec.json`), every judged sample (`samples.sqlite`), and its numbers (`results.json`).
+"""The run folder: what a run is (`spec.json`), every judged sample (`samples.sqlite`), its numbers (`results.json`).
 
 A sample's row is committed when its verdict is known, so `kill -9` loses at most the samples in flight. A folder whose
 spec differs refuses to be continued and names the field. Reports read runs through `Run` only.

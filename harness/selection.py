@@ -1,7 +1,7 @@
 """Which of a task's samples a run judges.
 
-`--limit N` takes the N samples whose ids have the smallest hash: a fixed random sample of the whole data set, the same for
-every model, machine and seed, and contained in that of any larger limit. The first N would be one subject of MMLU.
+`--limit N` takes the N samples whose ids have the smallest hash: a fixed random sample of the whole data set, the same
+for every model, machine and seed, and contained in that of any larger limit. The first N would be one subject of MMLU.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class ModelConfig:
     def from_hf(config: Mapping[str, Any], where: str) -> ModelConfig:
         """Read a transformers config.json (Qwen2, Llama). `where` names the file in errors.
 
-        Raises ModelError for a missing field, another architecture, or a feature that would change the numbers silently.
+        Raises ModelError for a missing field, another architecture, or a feature that would silently change numbers.
         """
         names = config.get("architectures") or []
         architecture = names[0] if names else None

@@ -78,7 +78,7 @@ class Generator(Generic[Key]):
 
     @torch.inference_mode()
     def step(self) -> list[Generated[Key]]:
-        """Admit one pass of waiting prompts if there is room, else write one token for every row. Returns what ended."""
+        """Admit one pass of waiting prompts if there is room, else write a token for every row. Returns what ended."""
         if self._plan and len(self._rows) < self.slots:
             return self._admit()
         positions, mask = self.cache.begin_step()

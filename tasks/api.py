@@ -47,7 +47,7 @@ class Source:
 
     name: str
     files: tuple[str, ...]
-    """Paths below the data directory (.jsonl, .jsonl.gz, .csv, .parquet or .arrow; globs allowed); the first found counts."""
+    """Paths or globs below the data directory (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
     hub: str | None = None
     config: str | None = None
     split: str | None = None
@@ -95,7 +95,7 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """Generated text without its stop string; `logprobs` in nats, one per generated token, the stopping one included."""
+    """Generated text without its stop string; `logprobs` in nats, one per generated token, the stopping ones too."""
 
     text: str
     finish: Literal["stop", "eos", "length"]

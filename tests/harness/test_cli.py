@@ -1,0 +1,127 @@
+"""What a user types and sees: help at once, one line and exit code 2 for every mistake, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_checkpoint
+
+SUMS = str(Path(__file__).parent / "scripted.py") + ":Sums"
+HARNESS = [str(Path(sys.executable).with_name("harness"))]
+
+
+def harness(*arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None):
+    return subprocess.run(
+        HARNESS + [str(a) for a in arguments], capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd
+    )
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("tasks",), ("run", "--help")])
+def test_help_and_lists_import_nothing_heavy(arguments):
+    code = f"import sys; sys.argv = ['harness', *{arguments!r}]\nfrom harness.cli import main\n"
+    code += "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+    code += "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'lm_eval', 'matplotlib'} & set(sys.modules)\n"
+    code += "sys.exit(f'imported {heavy}' if heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tasks_as_json():
+    listed = json.loads(harness("tasks", "--json").stdout)
+    names = {entry["task"] for entry in listed}
+    assert {"humaneval", "humaneval-chat", "gsm8k", "gsm8k-chat", "mmlu", "mmlu-chat", "humaneval-evalplus-chat"} <= names
+
+
+def test_a_run_prints_its_table_and_a_second_run_loads_nothing(tiny, tmp_path):
+    arguments = ("run", "--task", SUMS, "--model", tiny, "--out", tmp_path / "run")
+    first = harness(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert "50.0" in first.stdout
+    assert str(tmp_path / "run" / "report.html") in first.stdout
+    second = harness(*arguments)
+    assert second.returncode == 0
+    assert second.stdout == first.stdout
+    assert "loading" not in second.stderr
+
+
+def test_dry_run_counts_what_the_run_then_reads(tiny, tmp_path):
+    arguments = ("run", "--task", SUMS, "--model", tiny, "--limit", 10)
+    dry = harness(*arguments, "--dry-run", cwd=tmp_path)
+    assert dry.returncode == 0, dry.stderr
+    assert not list(tmp_path.iterdir())
+    assert "sums" in dry.stdout
+    assert "at most" in dry.stdout
+
+
+def damaged_gguf(tmp_path):
+    path = tmp_path / "half.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(100))
+    return path
+
+
+def empty_data(tmp_path):
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "test.jsonl").write_text("")
+    return tmp_path
+
+
+MISTAKES = {
+    "wrong task": (lambda t, m: ["--task", "gsm9k", "--model", m], "did you mean gsm8k"),
+    "no such task file": (lambda t, m: ["--task", "nothere.py:X", "--model", m], "nothere.py: no such file"),
+    "wrong class": (lambda t, m: ["--task", SUMS.replace("Sums", "Sum"), "--model", m], "not a class derived"),
+    "wrong model": (lambda t, m: ["--task", SUMS, "--model", "smollm2-135m"], "did you mean smollm2-135m-instruct"),
+    "truncated GGUF": (lambda t, m: ["--task", SUMS, "--model", damaged_gguf(t)], "damaged or truncated GGUF"),
+    "a text file": (lambda t, m: ["--task", SUMS, "--model", m / "config.json"], "neither a folder nor a .gguf file"),
+    "empty data": (lambda t, m: ["--task", "gsm8k-chat", "--model", m, "--data-dir", empty_data(t)], "holds no rows"),
+    "no data folder": (lambda t, m: ["--task", "gsm8k-chat", "--model", m, "--data-dir", t / "no"], "no such folder"),
+    "wrong filter": (lambda t, m: ["--task", SUMS, "--model", m, "--filter", "subject=x"], "its fields are i, parity"),
+    "wrong value": (lambda t, m: ["--task", SUMS, "--model", m, "--filter", "parity=7"], "there are 0, 1"),
+    "half a filter": (lambda t, m: ["--task", SUMS, "--model", m, "--filter", "parity"], "is not FIELD=VALUE"),
+    "wrong limit": (lambda t, m: ["--task", SUMS, "--model", m, "--limit", 0], "--limit: 0"),
+    "wrong dtype": (lambda t, m: ["--task", SUMS, "--model", m, "--dtype", "int8"], "--dtype: 'int8'"),
+    "twice": (lambda t, m: ["--task", f"{SUMS},{SUMS}", "--model", m], "named twice"),
+    "no shots file": (lambda t, m: ["--task", "gsm8k", "--model", m, "--shots-file", t / "none"], "none"),
+    "shots not taken": (lambda t, m: ["--task", SUMS, "--model", m, "--shots-file", t / "none"], "takes none"),
+    "unwritable out": (lambda t, m: ["--task", SUMS, "--model", m, "--out", "/proc/nowhere"], "/proc/nowhere: cannot write"),
+    "no cuda": (lambda t, m: ["--task", SUMS, "--model", m, "--device", "cuda"], "cuda"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(mistake, tiny, tmp_path):
+    arguments, message = MISTAKES[mistake]
+    done = harness("run", *arguments(tmp_path, tiny), env={"HF_HUB_OFFLINE": "1"}, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
+
+
+def test_report_of_no_run_is_one_line():
+    done = harness("report", "/tmp")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "not a run folder" in done.stderr
+
+
+def test_unknown_option_is_exit_code_2():
+    assert harness("run", "--tusk", "x").returncode == 2
+
+
+def test_ctrl_c_is_one_line_and_130_and_the_run_goes_on(tmp_path):
+    model = make_checkpoint(tmp_path / "model", hidden_size=480, intermediate_size=1920, num_hidden_layers=12)
+    arguments = ["run", "--task", SUMS, "--model", str(model), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(HARNESS + arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (tmp_path / "run" / "samples.sqlite").exists():
+        time.sleep(0.01)
+    process.send_signal(2)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.strip().splitlines()[-1].startswith("harness: interrupted")
+    assert harness(*arguments).returncode == 0
