@@ -32,7 +32,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything a run is asked for. `filters` maps a sample field to the wanted values; `limit` None is all samples."""
+    """Everything a run is asked for. `filters` maps a sample field to wanted values; `limit` None is all samples."""
 
     tasks: tuple[str, ...]
     model: str | Decoder

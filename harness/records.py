@@ -71,6 +71,26 @@ class SampleRecord:
     """Wall-clock seconds from the first request to the verdict, waiting in the batch included."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A fraction and its 95 % interval, 0 <= low <= value <= high <= 1, from `n` items."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """The numbers of one task: metrics by name, counts of outcomes, and an estimate per group where items have one."""
+
+    n: int
+    metrics: Mapping[str, Estimate]
+    outcomes: Mapping[str, int]
+    groups: Mapping[str, Estimate]
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -110,9 +130,17 @@ class Run:
             )
 
     @property
-    def results(self) -> dict[str, Any]:
-        """`results.json`: {"spec": ..., "tasks": {name: {"n", "metrics", "outcomes", "groups"}}}."""
-        return self._json("results.json")
+    def results(self) -> dict[str, TaskResult]:
+        """The numbers by task, of `results.json`. Raises RunError while the run is unfinished."""
+        return {
+            name: TaskResult(
+                n=entry["n"],
+                metrics={metric: Estimate(**estimate) for metric, estimate in entry["metrics"].items()},
+                outcomes=entry["outcomes"],
+                groups={group: Estimate(**estimate) for group, estimate in entry.get("groups", {}).items()},
+            )
+            for name, entry in self._json("results.json")["tasks"].items()
+        }
 
     @property
     def environment(self) -> dict[str, Any]:

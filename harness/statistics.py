@@ -1,9 +1,8 @@
 """Intervals for fractions: every number that a run reports comes from here.
 
 Sources: Wilson, JASA 22 (1927) for the interval; Kish, Survey Sampling (1965) for the design effect and the effective
-sample size; Chen et al., arXiv 2107.03374 (2021), section 2.1 for pass@k. All values are fractions in 0..1, and all
-intervals are 95 % unless said otherwise. Results are the same to the last digit whatever the order of the input, since
-`results.json` of a resumed run must equal an unbroken run's.
+sample size. All values are fractions in 0..1, and all intervals are 95 % unless said otherwise. Results are the same to
+the last digit whatever the order of the input, since `results.json` of a resumed run must equal an unbroken run's.
 """
 
 from __future__ import annotations
@@ -11,25 +10,11 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from harness.records import SampleRecord
-
-RESAMPLES = 10_000
-"""Bootstrap resamples: the ends of a 95 % interval then move by about 2 % of its width from seed to seed."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A fraction and its interval, 0 <= low <= value <= high <= 1, from `n` items."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+from harness.records import Estimate, SampleRecord
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
@@ -87,35 +72,6 @@ def design_effect(correct: Sequence[bool], groups: Sequence[str | None]) -> floa
     # In whole numbers (multiplied by n^4) until the last division: no rounding, so no dependence on order.
     squares = sum((right * n - items * total) ** 2 for items, right in sizes)
     return len(sizes) * (n - 1) * squares / ((len(sizes) - 1) * n * n * total * (n - total))
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Probability that at least one of `k` samples, drawn from `n` of which `c` pass, passes: 1 - C(n-c,k) / C(n,k)."""
-    if not (1 <= k <= n and 0 <= c <= n):
-        raise ValueError(f"pass@{k} of {n} samples, {c} passing: needs 1 <= k <= n and 0 <= c <= n")
-    return 1 - math.comb(n - c, k) / math.comb(n, k)
-
-
-def pass_at_k_interval(counts: Sequence[tuple[int, int]], k: int, seed: int = 0) -> Estimate:
-    """Mean pass@k over problems, `counts` holding (samples, passing samples) of each.
-
-    One sample per problem makes it a plain fraction: Wilson's interval, as `accuracy` without groups. Otherwise a
-    percentile bootstrap over problems, because samples of one problem are not independent. Where every problem passes
-    surely or none can, resampling shows no spread, and Wilson's interval over problems is given instead.
-    """
-    if not counts:
-        raise ValueError("no problems: pass@k of nothing has no value")
-    values = sorted(pass_at_k(n, c, k) for n, c in counts)  # sorted: the bootstrap draws by index
-    if all(n == 1 for n, _ in counts) or values[0] == values[-1] in (0.0, 1.0):
-        return wilson(round(sum(values)), len(values))
-    import numpy
-
-    generator = numpy.random.default_rng(seed)
-    array = numpy.array(values)
-    means = [float(array[generator.integers(len(values), size=len(values))].mean()) for _ in range(RESAMPLES)]
-    value = math.fsum(values) / len(values)
-    low, high = map(float, numpy.quantile(means, (0.025, 0.975)))
-    return Estimate(value, min(low, value), max(high, value), len(values))
 
 
 def summarise(records: Iterable[SampleRecord], metric: Literal["accuracy", "pass@1"]) -> dict[str, Any]:

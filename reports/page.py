@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import Run, SampleRecord, spec_hash, write_atomic
+from harness.records import Estimate, Run, SampleRecord, spec_hash, write_atomic
 from reports import render
 
 EACH = 10
@@ -62,7 +62,7 @@ class TaskPart:
     row: render.Row
     facts: list[tuple[str, str]]
     outcomes: Mapping[str, int]
-    groups: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, Estimate]
     samples: tuple[tuple[str, list[SampleRecord], int], ...]
     """(heading, shown samples, how many there are)."""
 
@@ -101,7 +101,7 @@ def _html(run: Run, summary: render.Summary) -> str:
     )
     environment.filters |= {
         "shortened": _shortened,
-        "interval": lambda estimate: render.interval(100 * estimate["low"], 100 * estimate["high"]),
+        "interval": lambda estimate: render.interval(100 * estimate.low, 100 * estimate.high),
         "as_json": _json,
     }
     return environment.get_template("report.html.j2").render(
@@ -119,11 +119,11 @@ def _html(run: Run, summary: render.Summary) -> str:
 
 
 def _part(run: Run, row: render.Row) -> TaskPart:
-    result = run.results["tasks"][row.task]
+    result = run.results[row.task]
     spec = run.spec.get("tasks", {}).get(row.task, {})
     hidden = ("title", "report", "items", "metric")  # said elsewhere on the page
     facts = render.flat({key: value for key, value in spec.items() if key not in hidden and value is not None})
-    return TaskPart(row, facts, result.get("outcomes", {}), result.get("groups", {}), chosen(run, row.task))
+    return TaskPart(row, facts, result.outcomes, result.groups, chosen(run, row.task))
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

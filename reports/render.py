@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import Run
+from harness.records import Run, TaskResult
 from reports import paper
 
 OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat"}
@@ -79,7 +79,7 @@ class Summary:
 
 def summary_table(run: Run) -> Summary:
     """The rows and footnotes of a finished run. Raises RunError if it has no results yet."""
-    tasks = run.results["tasks"]
+    tasks = run.results
     specs = run.spec.get("tasks", {})
     footnotes: list[str] = []
     rows = []
@@ -88,16 +88,14 @@ def summary_table(run: Run) -> Summary:
     return Summary(tuple(rows), tuple(footnotes))
 
 
-def _row(
-    name: str, spec: Mapping[str, Any], result: Mapping[str, Any], model: Mapping[str, Any], footnotes: list[str]
-) -> Row:
-    metric = spec.get("metric") or next(iter(result["metrics"]))
-    estimate = result["metrics"][metric]
+def _row(name: str, spec: Mapping[str, Any], result: TaskResult, model: Mapping[str, Any], footnotes: list[str]) -> Row:
+    metric = spec.get("metric") or next(iter(result.metrics))
+    estimate = result.metrics[metric]
     cell = spec.get("report")
     qwen: tuple[paper.PaperRow, ...] = ()
     other: paper.PaperRow | None = None
     column = None
-    notes = _limits(result["n"], spec)
+    notes = _limits(result.n, spec)
     if cell is None:
         notes.append("The report has no number for this protocol.")
     else:
@@ -113,13 +111,13 @@ def _row(
         task=name,
         title=spec.get("title") or name,
         metric=metric,
-        n=result["n"],
+        n=result.n,
         items=spec.get("items"),
-        value=100 * estimate["value"],
-        low=100 * estimate["low"],
-        high=100 * estimate["high"],
-        unextracted=result.get("outcomes", {}).get("unextracted", 0),
-        timeouts=result.get("outcomes", {}).get("timeout", 0),
+        value=100 * estimate.value,
+        low=100 * estimate.low,
+        high=100 * estimate.high,
+        unextracted=result.outcomes.get("unextracted", 0),
+        timeouts=result.outcomes.get("timeout", 0),
         column=column,
         qwen=qwen,
         other=other,
@@ -155,7 +153,10 @@ def _differences(table: str, column: str, spec: Mapping[str, Any], model: Mappin
     theirs = paper.column_of(table, column)
     suffix = OWN_MODELS[table].removeprefix("Qwen")
     if not re.fullmatch(rf"(.*/)?qwen-?(1[._]8b|7b|14b){suffix}", name, re.IGNORECASE):
-        notes.append(f"Another model: this run is of {name}, the report's rows are of {OWN_MODELS[table]}.")
+        notes.append(
+            f"Another model: this run is of {name}, the report's rows are of the first Qwen (Table 2, base) and "
+            "Qwen-Chat (Table 5)."
+        )
     quantisation = model.get("quantisation")
     if quantisation and str(quantisation).lower() != "none":
         notes.append(f"Quantised weights ({quantisation}); the report names no quantisation for its rows.")

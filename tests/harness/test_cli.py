@@ -19,7 +19,7 @@ HARNESS = [str(Path(sys.executable).with_name("harness"))]
 
 def harness(*arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None):
     return subprocess.run(
-        HARNESS + [str(a) for a in arguments], capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd
+        [*HARNESS, *map(str, arguments)], capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd
     )
 
 
@@ -36,7 +36,7 @@ def test_help_and_lists_import_nothing_heavy(arguments):
 def test_tasks_as_json():
     listed = json.loads(harness("tasks", "--json").stdout)
     names = {entry["task"] for entry in listed}
-    assert {"humaneval", "humaneval-chat", "gsm8k", "gsm8k-chat", "mmlu", "mmlu-chat", "humaneval-evalplus-chat"} <= names
+    assert {f"{name}{kind}" for name in ("humaneval", "gsm8k", "mmlu") for kind in ("", "-chat")} <= names
 
 
 def test_a_run_prints_its_table_and_a_second_run_loads_nothing(tiny, tmp_path):
@@ -89,7 +89,7 @@ MISTAKES = {
     "twice": (lambda t, m: ["--task", f"{SUMS},{SUMS}", "--model", m], "named twice"),
     "no shots file": (lambda t, m: ["--task", "gsm8k", "--model", m, "--shots-file", t / "none"], "none"),
     "shots not taken": (lambda t, m: ["--task", SUMS, "--model", m, "--shots-file", t / "none"], "takes none"),
-    "unwritable out": (lambda t, m: ["--task", SUMS, "--model", m, "--out", "/proc/nowhere"], "/proc/nowhere: cannot write"),
+    "unwritable out": (lambda t, m: ["--task", SUMS, "--model", m, "--out", "/proc/nowhere"], "cannot write there"),
     "no cuda": (lambda t, m: ["--task", SUMS, "--model", m, "--device", "cuda"], "cuda"),
 }
 

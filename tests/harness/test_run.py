@@ -44,11 +44,11 @@ def whole(tiny, tmp_path_factory):
 
 
 def test_results_and_samples_agree(whole):
-    entry = whole.results["tasks"]["sums"]
+    entry = whole.results["sums"]
     frame = whole.samples("sums")
-    assert entry["n"] == len(frame) == 40
-    assert entry["metrics"]["accuracy"]["value"] == frame["correct"].mean()
-    assert entry["outcomes"] == frame["outcome"].value_counts().to_dict()
+    assert entry.n == len(frame) == 40
+    assert entry.metrics["accuracy"].value == frame["correct"].mean()
+    assert entry.outcomes == frame["outcome"].value_counts().to_dict()
     assert list(frame["id"]) == [f"sums/{i}" for i in range(40)]
     assert frame["choice_logprobs"].notna().sum() == 20
 

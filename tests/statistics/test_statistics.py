@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -11,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import SampleRecord
-from harness.statistics import Estimate, accuracy, design_effect, pass_at_k, pass_at_k_interval, summarise, wilson
+from harness.records import Estimate, SampleRecord
+from harness.statistics import accuracy, design_effect, summarise, wilson
 
 items = st.lists(st.tuples(st.booleans(), st.sampled_from([None, "a", "b", "c"])), min_size=1, max_size=60)
 
@@ -123,41 +122,6 @@ def test_order_does_not_matter(rows: list[tuple[bool, str | None]], generator: r
     assert ordered(estimate(rows))
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 1), (5, 2), (6, 3), (6, 6)])
-def test_pass_at_k_is_the_mean_over_all_draws(n: int, k: int) -> None:
-    for c in range(n + 1):
-        draws = list(itertools.combinations(range(n), k))
-        assert pass_at_k(n, c, k) == pytest.approx(sum(min(draw) < c for draw in draws) / len(draws), abs=1e-12)
-
-
-def test_pass_at_1_is_the_fraction() -> None:
-    assert pass_at_k(200, 37, 1) == pytest.approx(37 / 200, abs=1e-15)
-    for wrong in [(1, 0, 2), (1, 2, 1), (3, 1, 0)]:
-        with pytest.raises(ValueError, match="needs 1 <= k <= n"):
-            pass_at_k(*wrong)
-
-
-def test_pass_at_k_of_single_samples_is_wilson() -> None:
-    assert pass_at_k_interval([(1, 1)] * 61 + [(1, 0)] * 103, 1) == wilson(61, 164)
-
-
-def test_pass_at_k_without_spread_still_has_an_interval() -> None:
-    assert pass_at_k_interval([(10, 10)] * 20, 5) == wilson(20, 20)
-
-
-def test_pass_at_k_bootstrap() -> None:
-    """Seeded, independent of order, and near the normal interval where that holds."""
-    generator = random.Random(1)
-    counts = [(10, generator.randint(0, 10)) for _ in range(164)]
-    ours = pass_at_k_interval(counts, 1)
-    assert ours == pass_at_k_interval(counts[::-1], 1) and ordered(ours)
-    mean = sum(c for _, c in counts) / 1640
-    deviation = (sum((c / 10 - mean) ** 2 for _, c in counts) / 164) ** 0.5 / 164**0.5
-    assert (ours.low, ours.high) == pytest.approx(
-        (mean - 1.96 * deviation, mean + 1.96 * deviation), abs=0.1 * deviation
-    )
-
-
 def test_summary_of_a_task() -> None:
     rows = [
         record("a", True, "x"),
@@ -190,5 +154,3 @@ def test_empty_or_doubled_input_is_an_error() -> None:
         summarise([], "accuracy")
     with pytest.raises(ValueError, match="twice"):
         summarise([record("a", True), record("a", True)], "accuracy")
-    with pytest.raises(ValueError, match="no problems"):
-        pass_at_k_interval([], 1)
