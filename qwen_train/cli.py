@@ -8,5 +8,8 @@ from importlib.metadata import version
 
 def main() -> None:
     """Say plainly that this version trains nothing yet; exit code 2."""
-    print(f"qwen-train: qwen-harness {version('qwen-harness')} has no training stages yet; see CHANGELOG.md", file=sys.stderr)
+    print(
+        f"qwen-train: qwen-harness {version('qwen-harness')} has no training stages yet; see CHANGELOG.md",
+        file=sys.stderr,
+    )
     sys.exit(2)
