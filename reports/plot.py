@@ -72,7 +72,7 @@ def _draw(axes: Any, summary: Summary) -> None:
     for side in axes.spines.values():
         side.set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
-    one_each = dict(zip(labels, handles, strict=True))
+    one_each = dict(sorted(zip(labels, handles, strict=True), key=lambda pair: pair[0].startswith("report")))
     axes.figure.legend(
         one_each.values(), one_each.keys(), loc="outside upper left", ncols=2, frameon=False, labelcolor=INK
     )
