@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 
+LONG_PATH = 2048  # with one more name still within PATH_MAX
+
 
 def make(owner: int | None) -> str:
     """A new folder, closed to everybody but owner (None: ourselves). Raises OSError."""
@@ -17,30 +19,28 @@ def make(owner: int | None) -> str:
 def remove(folder: str) -> None:
     """Removes the folder and all in it, once nothing runs there any more. Raises OSError.
 
-    shutil.rmtree would recurse as deep as the code has nested folders, and stop at one closed to ourselves: here each
-    folder within is opened up and its subfolders are moved to the top before it is removed.
+    shutil.rmtree would recurse as deep as the code has nested folders, and stop at one closed to ourselves and at
+    paths longer than the kernel takes: here each folder is opened up, and what lies too deep is moved to the top.
     """
     count = 0
     waiting = [folder]
     while waiting:
-        current = waiting.pop()
+        current = waiting[-1]
         os.chmod(current, 0o700)
         with os.scandir(current) as listing:
             entries = list(listing)
+        below = []
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
-                continue
-            os.chmod(entry.path, 0o700)  # moving a folder writes to it
-            place = entry.path
-            if current != folder:
-                count += 1
-                place = os.path.join(folder, f"..{count}")
-                while os.path.lexists(place):
+            elif len(entry.path) < LONG_PATH:
+                below.append(entry.path)
+            else:
+                os.chmod(entry.path, 0o700)  # moving a folder writes to it
+                while os.path.lexists(place := os.path.join(folder, f"moved-{count}")):
                     count += 1
-                    place = os.path.join(folder, f"..{count}")
                 os.rename(entry.path, place)
-            waiting.append(place)
-        if current != folder:
+        waiting += below
+        if not below:
             os.rmdir(current)
-    os.rmdir(folder)
+            waiting.pop()
