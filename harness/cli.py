@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +77,9 @@ def run(
         shots_file=shots_file,
         unsafe_no_sandbox=unsafe_no_sandbox,
     )
+    marks = [time.monotonic()]
     prepared = prepare(settings)
+    marks.append(time.monotonic())
     if dry_run:
         from harness.dry_run import estimate
 
@@ -84,7 +88,11 @@ def run(
     folder = out or prepared.default_folder
     with Bars() as bars:
         finished = execute(prepared, folder, bars)
+    marks.append(time.monotonic())
     _report(finished)
+    marks.append(time.monotonic())
+    stages = zip(("prepare", "run", "report"), pairwise(marks), strict=True)
+    typer.echo("seconds: " + ", ".join(f"{name} {end - begin:.1f}" for name, (begin, end) in stages), err=True)
 
 
 @app.command()
