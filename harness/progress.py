@@ -58,7 +58,9 @@ class Bars(Progress):
         now = time.monotonic()
         if self._bars.disable and (now - self._last > _LINE_SECONDS or counts[0] == counts[1]):
             self._last = now
-            rate = sum(done - before for done, _, before in self._counts.values()) / (now - self._start)
-            left = sum(total - done for done, total, _ in self._counts.values()) / rate
+            new = sum(done - before for done, _, before in self._counts.values())
+            left = sum(total - done for done, total, _ in self._counts.values())
+            # texts written side by side all end late: the first few say nothing of the rate
+            guess = f", about {left / new * (now - self._start):.0f} s left" if 10 * new > left else ""
             state = ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in self._counts.items())
-            print(f"{state}; {now - self._start:.0f} s, about {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{state}; {now - self._start:.0f} s{guess}", file=sys.stderr, flush=True)
