@@ -40,13 +40,13 @@ def find_checkpoint(model: str) -> Checkpoint:
     """
     path = Path(model).expanduser()
     if model in CATALOGUE:
-        return _from_gguf(model, obtain(model))
+        return _from_gguf(model, obtain(model), CATALOGUE[model].sha256)
     if path.is_dir():
         return Checkpoint(name=path.resolve().name, folder=path, fingerprint=_fingerprint(path), quantisation=None)
     if path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(f"{path}: neither a folder nor a .gguf file")
-        return _from_gguf(path.stem, path)
+        return _from_gguf(path.stem, path, sha256_file(path))
     obtain(model)  # names the closest catalogue entries in its error
     raise ModelError(f"{model}: no such model")
 
@@ -90,15 +90,15 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return Tokenizer(checkpoint.folder)
 
 
-def _from_gguf(name: str, path: Path) -> Checkpoint:
-    from qwen_model.gguf_import import IMPORT_VERSION, import_gguf, quantisation
+def _from_gguf(name: str, path: Path, digest: str) -> Checkpoint:
+    from qwen_model.gguf_import import IMPORT_VERSION, QUANTISATION, import_gguf
 
-    digest = sha256_file(path)
     fingerprint = f"{digest[:16]}-v{IMPORT_VERSION}"
     folder = cache_dir() / "converted" / fingerprint
     if not folder.is_dir():
         import_gguf(path, folder, _show_conversion(name))
-    return Checkpoint(name=name, folder=folder, fingerprint=fingerprint, quantisation=quantisation(path))
+    quantisation = str(read_config(folder)[QUANTISATION])
+    return Checkpoint(name=name, folder=folder, fingerprint=fingerprint, quantisation=quantisation)
 
 
 def _show_conversion(name: str) -> Callable[[int, int], None]:

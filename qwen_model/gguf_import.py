@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 IMPORT_VERSION = 1
 """Raised when the same file would be written differently; part of the model's fingerprint."""
 
+QUANTISATION = "gguf_quantisation"
+"""Our field of the written config.json."""
+
 _ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 _LAYER_TENSORS = {
     "attn_norm.weight": "input_layernorm.weight",
@@ -92,16 +95,6 @@ def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def quantisation(source: Path) -> str:
-    """The file's own name of its quantisation, such as Q4_K_M."""
-    import gguf
-
-    field = gguf.GGUFReader(source).get_field("general.file_type")
-    if field is None:
-        return "unknown"
-    return str(gguf.LlamaFileType(int(field.contents())).name).removeprefix("MOSTLY_").removeprefix("ALL_")
-
-
 def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, Any]:
     kind = fields["general.architecture"]
     if kind not in _ARCHITECTURES:
@@ -125,7 +118,18 @@ def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, 
         "max_position_embeddings": int(fields[f"{kind}.context_length"]),
         "tie_word_embeddings": "output.weight" not in names,
         "hidden_act": "silu",
+        QUANTISATION: _quantisation(fields),
     }
+
+
+def _quantisation(fields: dict[str, Any]) -> str:
+    """The file's own name of its quantisation, such as Q4_K_M."""
+    import gguf
+
+    if "general.file_type" not in fields:
+        return "unknown"
+    kind = gguf.LlamaFileType(int(fields["general.file_type"]))
+    return str(kind.name).removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
 def _tensors(
