@@ -153,22 +153,27 @@ def _report(finished: Run, *, fresh: bool = False) -> None:
     if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
         write_report(finished)
     summary = summary_table(finished)
-    _print_table(summary.header, summary.cells())
+    # the report files have the wider table
+    shown = [i for i, name in enumerate(summary.header) if name not in ("The report's column", "Best other up to 14B")]
+    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=4)
     for number, note in enumerate(summary.footnotes, start=1):
         typer.echo(f"{number}. {note}")
     typer.echo(f"report: {page}")
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 1) -> None:
+    """Print a table whose first `whole` columns are never broken into lines."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE, pad_edge=False)
+    table = Table(box=SIMPLE, pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=place < whole, min_width=max(map(len, column.split())))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: no markup is read in names and paths
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def user_errors() -> tuple[type[Exception], ...]:
