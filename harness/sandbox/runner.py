@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import IO, cast
 
 from harness.sandbox import scratch, tiers, users
+from harness.sandbox.inside import cleanup
 from harness.sandbox.inside.walls import Job
 from harness.sandbox.policy import Policy, Result, SandboxUnavailable, Tier
 from harness.sandbox.verdict import Ending, judge
@@ -55,7 +56,7 @@ class Sandbox:
             return self._run(self._job(source, token, uid, folder), token)
         finally:
             if folder != "/":
-                scratch.remove(folder)
+                cleanup.remove(folder)
 
     def _job(self, source: str, token: str, uid: int | None, folder: str) -> Job:
         policy = self.policy

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.attack.attacks import ATTACKS
-from tests.sandbox.places import PLAIN_UID, TIERS, USERS, need, plain_helper, run_in
+from tests.sandbox.places import PLAIN_UID, TIERS, USERS, need, open_to_all, plain_helper, run_in
 
 
 class World:
@@ -75,8 +75,7 @@ class World:
 def world(request, tmp_path) -> Iterator[World]:
     if request.param == "plain":
         plain_helper()
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    open_to_all(tmp_path)
     folder = tmp_path / "world"
     folder.mkdir()
     made = World(request.param, folder)

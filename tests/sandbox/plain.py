@@ -25,6 +25,8 @@ def main() -> None:
             answer = asdict(box.run(job["source"]))
         except SandboxUnavailable as error:
             answer = {"unavailable": str(error)}
+        except OSError as error:
+            answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)
 
 

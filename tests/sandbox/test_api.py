@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from harness.sandbox import Isolation, Policy, Sandbox, SandboxUnavailable, probe, scratch, tiers
-from tests.sandbox.places import TIERS, USERS, need, run_in
+from harness.sandbox.inside import cleanup
+from tests.sandbox.places import TIERS, USERS, need, open_to_all, run_in
 
 ORPHAN = """
 import ctypes, os, time
@@ -71,9 +72,7 @@ def test_policy_is_frozen_and_keyword_only():
 @pytest.mark.parametrize("tier", [*TIERS, "none"])
 def test_a_path_of_the_policy_can_be_read(user, tier, tmp_path):
     need(user, tier)
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents[:2]:
-        os.chmod(parent, 0o755)
+    open_to_all(tmp_path)
     (tmp_path / "data.txt").write_text("data")
     source = f"print(open({str(tmp_path / 'data.txt')!r}).read())\nopen({str(tmp_path / 'new')!r}, 'w')"
     result = run_in(user, tier, source, read=(str(tmp_path),))
@@ -157,9 +156,7 @@ def test_eight_threads_share_one_sandbox(tier):
 def test_nothing_is_left_behind(tier, tmp_path, monkeypatch):
     need("self", tier)
     monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path))
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents[:2]:
-        os.chmod(parent, 0o755)
+    open_to_all(tmp_path)
     box = Sandbox(Policy(wall_seconds=1), _tier=tier)
     before = set(os.listdir("/proc/self/fd")), threading.active_count()
     for source in ("print(1)", "1/0", "import time; time.sleep(9)"):
@@ -193,8 +190,10 @@ def test_the_orphan_would_outlive_a_plain_subprocess():
 @pytest.mark.parametrize("tier", [*TIERS, "none"])
 def test_the_tree_ends_when_the_harness_is_killed(tier, tmp_path):
     need("self", tier)
+    open_to_all(tmp_path)
     name = f"left-{os.getpid() % 10**6}"
-    code = f"from harness.sandbox import Sandbox, Policy\nSandbox(Policy(), _tier={tier!r}).run({ORPHAN!r})"
+    code = f"import tempfile\ntempfile.tempdir = {str(tmp_path)!r}\n"
+    code += f"from harness.sandbox import Sandbox, Policy\nSandbox(Policy(), _tier={tier!r}).run({ORPHAN!r})"
     code = code.replace("NAME", name).replace("time.sleep(0.3)", "time.sleep(60)")
     harness = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 20
@@ -203,9 +202,10 @@ def test_the_tree_ends_when_the_harness_is_killed(tier, tmp_path):
     assert named(name)
     harness.kill()
     harness.wait()
-    while named(name) and time.monotonic() < deadline:
+    while (named(name) or list(tmp_path.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert named(name) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_scratch_removal_leaves_what_links_point_to(tmp_path):
@@ -221,7 +221,7 @@ def test_scratch_removal_leaves_what_links_point_to(tmp_path):
         os.mkdir("d" * 200)
         os.chdir("d" * 200)
     os.chdir(here)
-    scratch.remove(folder)
+    cleanup.remove(folder)
     assert not os.path.exists(folder)
     assert (tmp_path / "kept").exists()
 

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 
-from . import kernel, tree, walls
+from . import cleanup, kernel, tree, walls
 
 POLL_SECONDS = 0.05
 SCRATCH_ENTRIES = 10000
@@ -107,6 +107,8 @@ def _supervise(job: walls.Job, proof: int) -> dict[str, object]:
     if not tree.kill_all(first if status is None else None):
         raise kernel.SetupError("the processes of the code could not be killed")
     passed_on = os.read(ended_read, 4)
+    if reason == "abandoned" and job["tier"] != "namespaces":
+        cleanup.remove(job["scratch"])
     if passed_on:
         status = int.from_bytes(passed_on, "little")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
