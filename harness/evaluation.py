@@ -14,7 +14,7 @@ from harness import environment
 from harness.data import Data
 from harness.records import FORMAT, Run, SampleRecord, spec_hash
 from harness.registry import task_class
-from harness.selection import digest, select
+from harness.selection import digest, digest_prompts, select
 from harness.statistics import summarise
 from harness.store import Store, open_store
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
@@ -94,7 +94,7 @@ def prepare(settings: Settings) -> Prepared:
             "items": len(everything),
             "limit": settings.limit,
             "filter": {name: list(values) for name, values in settings.filters.items()},
-            "shots_file": None if settings.shots_file is None else digest_text(settings.shots_file),
+            "prompts": digest_prompts(task, chosen),
         }
     spec = {
         "format": FORMAT,
@@ -272,16 +272,6 @@ def _record(judged: Judged, position: int) -> SampleRecord:
         detail=dict(verdict.detail),
         seconds=round(judged.seconds, 3),
     )
-
-
-def digest_text(path: Path) -> str:
-    """SHA-256 (16 hex digits) of a file that the user gave. Raises TaskError if it cannot be read."""
-    import hashlib
-
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise TaskError(f"{path}: {error.strerror}; name a readable file") from error
 
 
 def _check(settings: Settings) -> None:

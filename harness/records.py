@@ -161,6 +161,8 @@ class Run:
                 if row["token_logprobs"] is not None:
                     row["token_logprobs"] = tuple(row["token_logprobs"])
                 yield SampleRecord(**{**row, "correct": bool(row["correct"])})
+        except sqlite3.DatabaseError as error:
+            raise RunError(f"{self.path / 'samples.sqlite'}: {error}; delete the folder and run again") from error
         finally:
             database.close()
 
@@ -176,7 +178,10 @@ class Run:
             raise RunError(
                 f"{self.path}: no {name} yet: the run is unfinished; run the same command again to continue it"
             )
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path}: not JSON ({error}); delete it and run the same command again") from error
         return value
 
 

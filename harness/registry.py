@@ -37,7 +37,10 @@ def _from_file(path: Path, class_name: str) -> type[Task]:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise TaskError(f"{path}: cannot be imported ({error}); mend the file") from error
     return _checked(getattr(module, class_name, None), f"{path}:{class_name}")
 
 

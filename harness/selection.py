@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from harness.records import canonical
-from tasks.api import Sample, TaskError
+from tasks.api import Chat, Sample, Task, TaskError
 
 
 def select(
@@ -42,6 +43,13 @@ def select(
 def digest(samples: Sequence[Sample]) -> str:
     """SHA-256 (16 hex digits) over all samples of a task: ids, fields, gold, groups."""
     lines = (canonical([sample.id, dict(sample.fields), sample.gold, sample.group]) for sample in samples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def digest_prompts(task: Task, samples: Sequence[Sample]) -> str:
+    """SHA-256 (16 hex digits) over the prompts of the chosen samples: few-shot texts and wording are in it."""
+    prompts = (task.prompt(sample) for sample in samples)
+    lines = (canonical(asdict(prompt) if isinstance(prompt, Chat) else prompt) for prompt in prompts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

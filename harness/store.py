@@ -76,7 +76,9 @@ def open_store(path: Path, spec: Mapping[str, Any]) -> Iterator[Store]:
 def _database_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+    except sqlite3.OperationalError as error:
         raise RunError(
             f"{path / 'samples.sqlite'}: {error}; free space or give another --out; judged samples are kept"
         ) from error
+    except sqlite3.DatabaseError as error:
+        raise RunError(f"{path / 'samples.sqlite'}: {error}; delete the folder and run again") from error

@@ -134,7 +134,9 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
         try:
             weights.update(load_file(path))
         except SafetensorError as error:
-            raise ModelError(f"{path}: damaged or truncated ({error}); fetch the checkpoint again") from error
+            raise ModelError(
+                f"{path}: damaged or truncated ({error}); fetch it again, or delete its folder if it is in the cache"
+            ) from error
     return weights
 
 

@@ -146,9 +146,12 @@ def documents(source: Source, load: Loader) -> list[Row]:
 def file_header(path: Path) -> str:
     """The user's file, word for word."""
     try:
-        return path.read_text(encoding="utf-8")
+        header = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"--shots-file {path}: cannot be read as UTF-8 text ({error}); name a readable file") from None
+    if not header.strip():
+        raise TaskError(f"--shots-file {path}: is empty; give a file with worked examples, or leave the option out")
+    return header
 
 
 def installed_header() -> str:

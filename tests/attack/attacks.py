@@ -92,7 +92,7 @@ ATTACKS: dict[str, Attack] = {
     "read_environment_of_parent": Attack(
         tries("open(f'/proc/{os.getppid()}/status').read()", "open('/proc/self/environ')")
     ),
-    "list_processes": Attack(tries("[open(f'/proc/{p}/cmdline').read() for p in os.listdir('/proc') if p.isdigit()]")),
+    "list_processes": Attack(tries("os.listdir('/proc').index(str(VICTIM))", "open(f'/proc/{VICTIM}/cmdline').read()")),
     "own_memory_by_procfs": Attack(tries("open('/proc/self/mem', 'rb')", "open('/proc/self/maps')")),
     # network
     "tcp_connect": Attack(tries("socket.create_connection(('127.0.0.1', TCP))", head="import socket")),

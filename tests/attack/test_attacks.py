@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class World:
         self.victim = subprocess.Popen(
             sleep if user == "plain" else sleep[-2:], env={"HARNESS_SECRET": "x", **os.environ}
         )
+        while Path(f"/proc/{self.victim.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.005)  # still on its way to being sleep
         self.names = {
             "SECRET": str(folder / "secret"),
             "OUTSIDE": str(folder / "outside"),

@@ -72,6 +72,11 @@ def empty_data(tmp_path):
     return tmp_path
 
 
+def broken_task(tmp_path):
+    (tmp_path / "broken.py").write_text("class X(")
+    return tmp_path / "broken.py"
+
+
 MISTAKES = {
     "wrong task": (lambda t, m: ["--task", "gsm9k", "--model", m], "did you mean gsm8k"),
     "no such task file": (lambda t, m: ["--task", "nothere.py:X", "--model", m], "nothere.py: no such file"),
@@ -88,6 +93,11 @@ MISTAKES = {
     "wrong dtype": (lambda t, m: ["--task", SUMS, "--model", m, "--dtype", "int8"], "--dtype: 'int8'"),
     "twice": (lambda t, m: ["--task", f"{SUMS},{SUMS}", "--model", m], "named twice"),
     "no shots file": (lambda t, m: ["--task", "gsm8k", "--model", m, "--shots-file", t / "none"], "none"),
+    "empty shots file": (
+        lambda t, m: ["--task", "gsm8k", "--model", m, "--shots-file", empty_data(t) / "gsm8k" / "test.jsonl"],
+        "is empty",
+    ),
+    "broken task file": (lambda t, m: ["--task", f"{broken_task(t)}:X", "--model", m], "cannot be imported"),
     "shots not taken": (lambda t, m: ["--task", SUMS, "--model", m, "--shots-file", t / "none"], "takes none"),
     "unwritable out": (lambda t, m: ["--task", SUMS, "--model", m, "--out", "/proc/nowhere"], "cannot write there"),
     "no cuda": (lambda t, m: ["--task", SUMS, "--model", m, "--device", "cuda"], "cuda"),

@@ -187,6 +187,19 @@ def test_a_full_disk_keeps_what_was_judged(tiny, tmp_path, monkeypatch):
     assert len(execute(prepared, tmp_path / "run", Progress()).samples("sums")) == 40
 
 
+def test_damaged_files_of_a_run_are_named(tiny, tmp_path):
+    run = evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
+    (run.path / "results.json").write_text("{")
+    with pytest.raises(RunError, match=r"results\.json: not JSON"):
+        _ = run.results
+    for file in run.path.glob("samples.sqlite*"):
+        file.write_bytes(b"no database" * 1000)
+    with pytest.raises(RunError, match="not a database"):
+        run.samples("sums")
+    with pytest.raises(RunError, match="not a database"):
+        evaluate([SUMS], str(tiny), limit=2, out=run.path)
+
+
 def test_a_mistake_in_a_task_ends_the_run_with_its_own_error(tiny, tmp_path):
     with pytest.raises(RuntimeError, match="the author's mistake"):
         evaluate([FAILS], str(tiny), out=tmp_path / "run")
