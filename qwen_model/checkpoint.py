@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_model.catalogue import CATALOGUE, obtain
-from qwen_model.config import ModelConfig, ModelError
+from qwen_model.config import ModelError
+from qwen_model.config_json import read_model_config
 from qwen_model.download import cache_dir, sha256_file
 from qwen_model.tokenizer import Tokenizer
 
@@ -58,7 +59,7 @@ def load_model(model: str | Checkpoint, dtype: str = "float32", device: str = "c
     from qwen_model.decoder import Decoder
 
     checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
-    config = ModelConfig.from_hf(read_config(checkpoint.folder), str(checkpoint.folder / "config.json"))
+    config = read_model_config(read_config(checkpoint.folder), str(checkpoint.folder / "config.json"))
     with torch.device("meta"):
         decoder = Decoder(config)
     weights = {name: tensor.to(device, getattr(torch, dtype)) for name, tensor in _weights(checkpoint.folder).items()}

@@ -1,12 +1,10 @@
-"""Shape of a decoder: one config for Qwen2/Qwen2.5 dense and Llama-shaped checkpoints."""
+"""Shape of a decoder: one config for the first Qwen, Qwen2/Qwen2.5 dense and Llama-shaped checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-ARCHITECTURES = ("Qwen2ForCausalLM", "LlamaForCausalLM")
+from qwen_model.long_context import LongContext, Windows, checked_windows
 
 
 class ModelError(Exception):
@@ -15,62 +13,45 @@ class ModelError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Sizes and switches of the decoder. Field names follow transformers' config.json where it has one."""
+    """Sizes and switches of the decoder. Field names follow transformers' config.json where it has one.
+
+    The defaults are the report's (section 2.3): plain heads, untied embeddings, biases on queries, keys and values only.
+    """
 
     vocab_size: int
     hidden_size: int
     intermediate_size: int
+    """Width of the gate and of the up-projection (the first Qwen's config.json states twice this)."""
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    rope_theta: float
-    rms_norm_eps: float
-    qkv_bias: bool
-    output_bias: bool
-    tie_word_embeddings: bool
+    train_length: int
+    """T, the length trained at: what dynamic NTK and LogN start from."""
     max_position_embeddings: int
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    output_bias: bool = False
+    tie_word_embeddings: bool = False
+    dropout: float = 0.0
+    """On the embeddings and on what attention and MLP add, while training; the report's SFT uses 0.1 (section 3.1)."""
+    initializer_range: float = 0.02
+    windows: Windows | None = None
+    """The window that each layer was trained with, lowest first; None where all layers read everything."""
+    long_context: LongContext = field(default_factory=LongContext)
+    """What the checkpoint lays over itself at inference, such as the first Qwen's dynamic NTK and LogN."""
 
-    @staticmethod
-    def from_hf(config: Mapping[str, Any], where: str) -> ModelConfig:
-        """Read a transformers config.json (Qwen2, Llama). `where` names the file in errors.
-
-        Raises ModelError for a missing field, another architecture, or a feature that would silently change numbers.
-        """
-        names = config.get("architectures") or []
-        architecture = names[0] if names else None
-        if architecture not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise ModelError(f"{where}: architecture {architecture} is not one of {known}; try --backend hf")
-        rope = config.get("rope_parameters") or {}
-        scaling = config.get("rope_scaling") or {}
-        kind = scaling.get("rope_type") or scaling.get("type") or rope.get("rope_type") or "default"
-        for problem, found in (
-            (f"rope scaling {kind!r}", kind != "default"),
-            ("sliding-window attention", bool(config.get("use_sliding_window"))),
-            ("MLP biases", bool(config.get("mlp_bias"))),
-            (f"activation {config.get('hidden_act')!r}", config.get("hidden_act", "silu") != "silu"),
-        ):
-            if found:
-                raise ModelError(f"{where}: {problem} is not supported by the native backend; try --backend hf")
-        try:
-            heads = int(config["num_attention_heads"])
-            qwen2 = architecture == "Qwen2ForCausalLM"
-            bias = bool(config.get("attention_bias", False))
-            return ModelConfig(
-                vocab_size=int(config["vocab_size"]),
-                hidden_size=int(config["hidden_size"]),
-                intermediate_size=int(config["intermediate_size"]),
-                num_hidden_layers=int(config["num_hidden_layers"]),
-                num_attention_heads=heads,
-                num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-                rope_theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10000.0),
-                rms_norm_eps=float(config["rms_norm_eps"]),
-                qkv_bias=qwen2 or bias,
-                output_bias=bias and not qwen2,
-                tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-                max_position_embeddings=int(config["max_position_embeddings"]),
+    def __post_init__(self) -> None:
+        if self.windows is not None:
+            object.__setattr__(self, "windows", checked_windows(self.windows, self.num_hidden_layers))
+        for name in ("num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size", "vocab_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is no size; give 1 or more")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads: {self.num_attention_heads} heads cannot share"
+                f" {self.num_key_value_heads} key-value heads evenly"
             )
-        except KeyError as error:
-            raise ModelError(f"{where}: field {error} is missing; the file is not a whole config.json") from error
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim: {self.head_dim} is odd; rotary positions turn pairs")
