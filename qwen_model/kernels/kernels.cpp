@@ -1,0 +1,514 @@
+// Decoding on the CPU: few rows of x against all weights, once per token. Plain pointers in, no headers of torch.
+//
+// A result never depends on the rows beside it or on the number of threads: every output element is one chain of
+// multiply-adds over k in ascending order, in vector lanes, closed by one fixed tree of additions; work is cut at
+// places that depend on the sizes of that element alone.
+//
+// Numbers are float or bfloat16; sums are float32. Matrices are row-major; weights are (outputs, inputs) as in nn.Linear.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64, TILE_ROWS = 6;  // 6 x 4 sums, 4 weights and 1 x: 29 of 32 registers
+#elif defined(__AVX2__)
+constexpr int BYTES = 32, TILE_ROWS = 2;
+#elif defined(__aarch64__)
+constexpr int BYTES = 16, TILE_ROWS = 6;
+#else
+constexpr int BYTES = 16, TILE_ROWS = 2;
+#endif
+constexpr int LANES = BYTES / 4;
+constexpr int TILE_WEIGHTS = 4;   // rows of weights whose sums are closed together
+constexpr int BLOCK = 16;         // rows of weights per unit of parallel work
+constexpr long MAX_ROWS = 64 ;    // rows of x; also MAX_ROWS in __init__.py
+constexpr long KEYS = 256;        // keys per unit of attention work
+constexpr long CHOICES = 4096;    // logits per unit of work
+
+typedef float Floats __attribute__((vector_size(BYTES)));
+typedef int32_t Ints __attribute__((vector_size(BYTES)));
+typedef uint32_t Words __attribute__((vector_size(BYTES)));
+typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
+
+struct bf16 {
+    uint16_t bits;
+};
+
+inline float widen(float value) { return value; }
+inline float widen(bf16 value) {
+    uint32_t bits = uint32_t(value.bits) << 16;
+    float out;
+    memcpy(&out, &bits, 4);
+    return out;
+}
+template <class T> T narrow(float value);
+template <> inline float narrow<float>(float value) { return value; }
+template <> inline bf16 narrow<bf16>(float value) {  // to nearest, ties to even, as torch does
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return {uint16_t(value != value ? 0x7fc0 : rounded)};
+}
+
+inline Floats load_floats(const float* at) {
+    Floats out;
+    memcpy(&out, at, sizeof out);
+    return out;
+}
+inline Floats load_floats(const bf16* at) {
+    Halves halves;
+    memcpy(&halves, at, sizeof halves);
+    Words words = __builtin_convertvector(halves, Words) << 16;
+    return (Floats)words;
+}
+inline void store_floats(float* at, Floats value) { memcpy(at, &value, sizeof value); }
+inline Floats multiply_add(Floats a, Floats b, Floats sum) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#else
+    return sum + a * b;
+#endif
+}
+
+// What a dot product reads at a time: `step` numbers, summed into LANES floats.
+template <class T> struct Dot {
+    typedef Floats Vector;
+    static constexpr long step = LANES;
+    static Vector load(const T* at) { return load_floats(at); }
+    static Floats add(Vector a, Vector b, Floats sum) { return multiply_add(a, b, sum); }
+};
+#if defined(__AVX512BF16__)
+template <> struct Dot<bf16> {
+    typedef __m512bh Vector;
+    static constexpr long step = 32;
+    static Vector load(const bf16* at) { return (__m512bh)_mm512_loadu_si512(at); }
+    static Floats add(Vector a, Vector b, Floats sum) { return (Floats)_mm512_dpbf16_ps((__m512)sum, a, b); }
+};
+#endif
+template <class T> inline typename Dot<T>::Vector load_part(const T* at, long count) {  // zeros behind `count`
+    T padded[Dot<T>::step] = {};
+    memcpy(padded, at, count * sizeof(T));
+    return Dot<T>::load(padded);
+}
+
+inline void close_sums(const Floats* sums, float* out) {  // four vectors to four floats
+#if defined(__AVX512F__)
+    __m512 a = (__m512)sums[0], b = (__m512)sums[1], c = (__m512)sums[2], d = (__m512)sums[3];
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512d even = _mm512_unpacklo_pd((__m512d)ab, (__m512d)cd), odd = _mm512_unpackhi_pd((__m512d)ab, (__m512d)cd);
+    __m512 all = _mm512_add_ps((__m512)even, (__m512)odd);
+    __m256 high = (__m256)_mm512_extractf64x4_pd((__m512d)all, 1);
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), high);
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+#else
+    for (int n = 0; n < TILE_WEIGHTS; n++) {
+        float lanes[LANES];
+        store_floats(lanes, sums[n]);
+        for (int half = LANES / 2; half; half /= 2)
+            for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+        out[n] = lanes[0];
+    }
+#endif
+}
+
+// out[m][n] = x[m] . w[n] for ROWS rows of x and four of weights. `ahead` is read soon: the rows of the next tile.
+template <class T, int ROWS>
+void dot_tile(const T* x, long x_stride, const T* const* w, long size, float* out, long out_stride, const T* ahead) {
+    typedef Dot<T> D;
+    Floats sums[ROWS][TILE_WEIGHTS] = {};
+    long k = 0;
+    for (; k + D::step <= size; k += D::step) {
+        typename D::Vector weights[TILE_WEIGHTS];
+        for (int n = 0; n < TILE_WEIGHTS; n++) weights[n] = D::load(w[n] + k);
+        if (ahead)
+            for (int n = 0; n < TILE_WEIGHTS; n++) __builtin_prefetch(ahead + n * size + k, 0, 2);
+        for (int m = 0; m < ROWS; m++) {
+            typename D::Vector row = D::load(x + m * x_stride + k);
+            for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
+        }
+    }
+    if (k < size) {
+        typename D::Vector weights[TILE_WEIGHTS];
+        for (int n = 0; n < TILE_WEIGHTS; n++) weights[n] = load_part(w[n] + k, size - k);
+        for (int m = 0; m < ROWS; m++) {
+            typename D::Vector row = load_part(x + m * x_stride + k, size - k);
+            for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
+        }
+    }
+    for (int m = 0; m < ROWS; m++) close_sums(sums[m], out + m * out_stride);
+}
+
+// The same for any number of rows, in tiles as equal as can be.
+template <class T>
+void dot_rows(const T* x, long x_stride, long rows, const T* const* w, long size, float* out, long out_stride,
+              const T* ahead) {
+    long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (long tile = 0, m = 0; tile < tiles; tile++) {
+        long count = (rows - m + tiles - tile - 1) / (tiles - tile);
+        const T* from = x + m * x_stride;
+        float* to = out + m * out_stride;
+        switch (count) {
+            case 1: dot_tile<T, 1>(from, x_stride, w, size, to, out_stride, ahead); break;
+            case 2: dot_tile<T, 2>(from, x_stride, w, size, to, out_stride, ahead); break;
+            case 3: dot_tile<T, 3>(from, x_stride, w, size, to, out_stride, ahead); break;
+            case 4: dot_tile<T, 4>(from, x_stride, w, size, to, out_stride, ahead); break;
+            case 5: dot_tile<T, 5>(from, x_stride, w, size, to, out_stride, ahead); break;
+            default: dot_tile<T, 6>(from, x_stride, w, size, to, out_stride, ahead);
+        }
+        m += count;
+        ahead = nullptr;
+    }
+}
+
+inline float largest_of(const float* values, long count) {  // `count` in whole vectors; NaNs are passed over
+    Floats most = Floats{} - INFINITY;
+    for (long i = 0; i < count; i += LANES) {
+        Floats value = load_floats(values + i);
+        most = value > most ? value : most;
+    }
+    float top = most[0];
+    for (int i = 1; i < LANES; i++) top = std::max(top, most[i]);
+    return top;
+}
+
+inline Floats exp_floats(Floats x) {  // within 2 units in the last place; 0 below -87.3, inf above 88.7; NaN stays
+    const Floats zero = {}, low = zero - 87.3f, high = zero + 89.0f;
+    Floats bounded = x < low ? low : x;
+    bounded = bounded > high ? high : bounded;
+    const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    Floats whole = bounded * 1.44269504f + shift - shift;
+    Floats r = bounded - whole * 0.693359375f + whole * 2.12194440e-4f;
+    Floats y = zero + 1.9875691500e-4f;
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        y = y * r + c;
+    y = y * r * r + r + 1.0f;
+    Words power = (Words)(__builtin_convertvector(whole, Ints) + 127) << 23;
+    y = y * (Floats)power;
+    return x < low ? zero : y;
+}
+
+// values = exp(values - largest), and their sum; `count` in whole vectors.
+inline float exp_all(float* values, long count, float largest) {
+    float base = largest == -INFINITY ? 0.0f : largest;  // where nothing may be read all are 0, not NaN
+    Floats sums = {};
+    for (long i = 0; i < count; i += LANES) {
+        Floats value = exp_floats(load_floats(values + i) - base);
+        store_floats(values + i, value);
+        sums += value;
+    }
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += sums[i];
+    return total;
+}
+
+// One of the matrices that multiply the same x, and what happens to the product.
+struct Product {
+    const void *weight, *bias, *add;  // (n, size); (n) or null; (rows, n) or null, added to the rounded product
+    void* out;                        // (rows, n)
+    int64_t n;
+};
+
+// Rows `first`.. of one weight, BLOCK at most, against all of x.
+template <class T>
+void dot_block(const T* x, long rows, long size, const T* weight, long first, long count, float out[][BLOCK]) {
+    for (long n = 0; n < count; n += TILE_WEIGHTS) {
+        const T* w[TILE_WEIGHTS];  // a row that does not exist is computed from the last one and not used
+        for (long i = 0; i < TILE_WEIGHTS; i++) w[i] = weight + (first + std::min(n + i, count - 1)) * size;
+        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK, w[0] + TILE_WEIGHTS * size);
+    }
+}
+
+template <class T> void linear(const T* x, long rows, long size, const Product* products, long count, int threads) {
+    long blocks = 0;
+    for (long p = 0; p < count; p++) blocks += (products[p].n + BLOCK - 1) / BLOCK;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long block = 0; block < blocks; block++) {
+        const Product* part = products;
+        long first = block * BLOCK;
+        for (; first >= (part->n + BLOCK - 1) / BLOCK * BLOCK; part++) first -= (part->n + BLOCK - 1) / BLOCK * BLOCK;
+        long n = part->n, width = std::min<long>(BLOCK, n - first);
+        alignas(64) float sums[MAX_ROWS][BLOCK];
+        dot_block(x, rows, size, (const T*)part->weight, first, width, sums);
+        const T *bias = (const T*)part->bias, *add = (const T*)part->add;
+        for (long m = 0; m < rows; m++) {
+            T* out = (T*)part->out + m * n + first;
+            if (bias)
+                for (long i = 0; i < width; i++) sums[m][i] += widen(bias[first + i]);
+            if (add)
+                for (long i = 0; i < width; i++)
+                    sums[m][i] = widen(narrow<T>(sums[m][i])) + widen(add[m * n + first + i]);
+            for (long i = 0; i < width; i++) out[i] = narrow<T>(sums[m][i]);
+        }
+    }
+}
+
+// out = silu(x gate^T) * (x up^T), rounded where torch rounds: after each product, after silu, after the last one.
+template <class T>
+void swiglu(const T* x, long rows, long size, const T* gate, const T* up, T* out, long n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long first = 0; first < n; first += BLOCK) {
+        long width = std::min<long>(BLOCK, n - first);
+        alignas(64) float gates[MAX_ROWS][BLOCK], ups[MAX_ROWS][BLOCK];
+        dot_block(x, rows, size, gate, first, width, gates);
+        dot_block(x, rows, size, up, first, width, ups);
+        for (long m = 0; m < rows; m++) {
+            for (long i = 0; i < width; i++) gates[m][i] = widen(narrow<T>(gates[m][i]));
+            for (long i = width; i < BLOCK; i++) gates[m][i] = 0;
+            for (long i = 0; i < BLOCK; i += LANES) {
+                Floats value = load_floats(&gates[m][i]);
+                store_floats(&gates[m][i], value / (exp_floats(-value) + 1.0f));
+            }
+            for (long i = 0; i < width; i++)
+                out[m * n + first + i] = narrow<T>(widen(narrow<T>(gates[m][i])) * widen(narrow<T>(ups[m][i])));
+        }
+    }
+}
+
+// out[h][d] += sum over keys of p[h][key] * value[key][d], for HEADS heads and WIDE vectors of d.
+template <class T, int HEADS, int WIDE>
+void weigh_tile(const float* p, const T* values, long stride, long count, float* out, long dim) {
+    Floats sums[HEADS][WIDE] = {};
+    for (long key = 0; key < count; key++) {
+        Floats value[WIDE];
+        for (int i = 0; i < WIDE; i++) value[i] = load_floats(values + key * stride + i * LANES);
+        for (int h = 0; h < HEADS; h++)
+            for (int i = 0; i < WIDE; i++)
+                sums[h][i] = multiply_add(value[i], Floats{} + p[h * KEYS + key], sums[h][i]);
+    }
+    for (int h = 0; h < HEADS; h++)
+        for (int i = 0; i < WIDE; i++) store_floats(out + h * dim + i * LANES, sums[h][i]);
+}
+
+template <class T, int HEADS> void weigh_heads(const float* p, const T* values, long stride, long count, float* out, long dim) {
+    long d = 0;
+    for (; d + 4 * LANES <= dim; d += 4 * LANES) weigh_tile<T, HEADS, 4>(p, values + d, stride, count, out + d, dim);
+    for (; d + LANES <= dim; d += LANES) weigh_tile<T, HEADS, 1>(p, values + d, stride, count, out + d, dim);
+    for (; d < dim; d++)
+        for (int h = 0; h < HEADS; h++) {
+            float sum = 0;
+            for (long key = 0; key < count; key++) sum += p[h * KEYS + key] * widen(values[key * stride + d]);
+            out[h * dim + d] = sum;
+        }
+}
+
+// Attention of a group's heads over up to KEYS keys, not yet divided: out (group, dim), and of each head the largest
+// score and the sum of exp(score - largest).
+template <class T>
+void attend_part(const T* q, long group, long dim, const T* keys, const T* values, long stride, long count, float scale,
+                 float* out, float* largest, float* total, float* scores) {
+    for (long key = 0; key < count; key += TILE_WEIGHTS) {
+        const T* w[TILE_WEIGHTS];
+        for (long i = 0; i < TILE_WEIGHTS; i++) w[i] = keys + std::min(key + i, count - 1) * stride;
+        dot_rows<T>(q, dim, group, w, dim, scores + key, KEYS, nullptr);
+    }
+    for (long h = 0; h < group; h++) {
+        float* score = scores + h * KEYS;
+        long padded = (count + LANES - 1) / LANES * LANES;
+        for (long i = 0; i < count; i++) score[i] *= scale;
+        std::fill(score + count, score + padded, -INFINITY);
+        largest[h] = largest_of(score, padded);
+        total[h] = exp_all(score, padded, largest[h]);
+    }
+    for (long h = 0; h < group;) {
+        const float* p = scores + h * KEYS;
+        float* to = out + h * dim;
+        if (group - h >= 4) {
+            weigh_heads<T, 4>(p, values, stride, count, to, dim), h += 4;
+        } else if (group - h == 3) {
+            weigh_heads<T, 3>(p, values, stride, count, to, dim), h += 3;
+        } else if (group - h == 2) {
+            weigh_heads<T, 2>(p, values, stride, count, to, dim), h += 2;
+        } else {
+            weigh_heads<T, 1>(p, values, stride, count, to, dim), h += 1;
+        }
+    }
+}
+
+// One query per row. q, out (rows, heads, dim); key at keys + row * row_stride + kv_head * head_stride + i * stride.
+template <class T>
+void attend(const T* q, long rows, long heads, long kv_heads, long dim, const T* keys, const T* values, long row_stride,
+            long head_stride, long stride, const int64_t* lengths, float scale, T* out, int threads) {
+    long group = heads / kv_heads, pairs = rows * kv_heads;
+    std::vector<long> first(pairs + 1, 0);  // parts before each (row, kv head)
+    for (long pair = 0; pair < pairs; pair++) first[pair + 1] = first[pair] + (lengths[pair / kv_heads] + KEYS - 1) / KEYS;
+    long parts = first[pairs], size = group * (dim + 2);
+    static thread_local std::vector<float> kept;  // of each part: sums (group, dim), largest (group), total (group)
+    if ((long)kept.size() < parts * size) kept.resize(parts * size);
+    float* results = kept.data();
+#pragma omp parallel num_threads(threads)
+    {
+        static thread_local std::vector<float> scores;
+        if ((long)scores.size() < group * KEYS) scores.resize(group * KEYS);
+#pragma omp for schedule(dynamic)
+        for (long part = 0; part < parts; part++) {
+            long pair = std::upper_bound(first.begin(), first.end(), part) - first.begin() - 1;
+            long row = pair / kv_heads, head = pair % kv_heads, from = (part - first[pair]) * KEYS;
+            long at = row * row_stride + head * head_stride + from * stride;
+            float* result = results + part * size;
+            attend_part(q + (row * heads + head * group) * dim, group, dim, keys + at, values + at, stride,
+                        std::min<long>(KEYS, lengths[row] - from), scale, result, result + group * dim,
+                        result + group * dim + group, scores.data());
+        }
+#pragma omp for schedule(static)
+        for (long pair = 0; pair < pairs; pair++) {
+            for (long h = 0; h < group; h++) {
+                const float* results_of = results + first[pair] * size;
+                long count = first[pair + 1] - first[pair];
+                float top = -INFINITY, total = 0;
+                for (long part = 0; part < count; part++) top = std::max(top, results_of[part * size + group * dim + h]);
+                std::vector<float> sums(dim, 0.0f);
+                for (long part = 0; part < count; part++) {
+                    const float* result = results_of + part * size;
+                    float weight = std::exp(result[group * dim + h] - top);
+                    total += weight * result[group * dim + group + h];
+                    for (long d = 0; d < dim; d++) sums[d] += weight * result[h * dim + d];
+                }
+                for (long d = 0; d < dim; d++) out[(pair * group + h) * dim + d] = narrow<T>(sums[d] / total);
+            }
+        }
+    }
+}
+
+// Of each row (n): where its largest value is (the first of equals; a NaN counts as largest) and the log of its share,
+// value - log(sum of exp).
+template <class T> void choose(const T* logits, long rows, long n, int64_t* chosen, float* logprobs, int threads) {
+    long parts = (n + CHOICES - 1) / CHOICES;
+    std::vector<float> largest(rows * parts), total(rows * parts);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long part = 0; part < rows * parts; part++) {
+        const T* from = logits + part / parts * n + part % parts * CHOICES;
+        alignas(64) float values[CHOICES];
+        long count = std::min(CHOICES, n - part % parts * CHOICES);
+        for (long i = 0; i < count; i++) values[i] = widen(from[i]);
+        long padded = (count + LANES - 1) / LANES * LANES;
+        std::fill(values + count, values + padded, -INFINITY);
+        largest[part] = largest_of(values, padded);
+        total[part] = exp_all(values, padded, largest[part]);
+    }
+    for (long row = 0; row < rows; row++) {
+        const float *tops = &largest[row * parts], *totals = &total[row * parts];
+        const T* from = logits + row * n;
+        float top = *std::max_element(tops, tops + parts), sum = 0;
+        for (long part = 0; part < parts; part++) sum += totals[part] ? totals[part] * std::exp(tops[part] - top) : 0;
+        long at = std::max_element(tops, tops + parts) - tops;
+        auto is_largest = [top](T value) { return widen(value) == top; };
+        auto is_nan = [](T value) { return std::isnan(widen(value)); };
+        const T* found = std::isnan(sum) ? std::find_if(from, from + n, is_nan) : from + n;
+        if (found == from + n) found = std::find_if(from + at * CHOICES, from + n, is_largest);
+        chosen[row] = found - from;
+        logprobs[row] = -std::log(sum);
+    }
+}
+
+template <class T> void rms_norm(const T* x, long rows, long size, const T* weight, float eps, T* out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * size > 20000)
+    for (long m = 0; m < rows; m++) {
+        const T* row = x + m * size;
+        Floats squares = {};
+        long k = 0;
+        for (; k + LANES <= size; k += LANES) {
+            Floats value = load_floats(row + k);
+            squares = multiply_add(value, value, squares);
+        }
+        float sum = 0;
+        for (int i = 0; i < LANES; i++) sum += squares[i];
+        for (; k < size; k++) sum += widen(row[k]) * widen(row[k]);
+        float factor = 1.0f / std::sqrt(sum / size + eps);
+        for (k = 0; k < size; k++)
+            out[m * size + k] = narrow<T>(widen(narrow<T>(widen(row[k]) * factor)) * widen(weight[k]));
+    }
+}
+
+template <class T> void rotate(const T* x, const float* cos, const float* sin, long dim, T* out) {
+    long half = dim / 2;
+    for (long i = 0; i < half; i++) {
+        float low = widen(x[i]), high = widen(x[i + half]);
+        out[i] = narrow<T>(low * cos[i] - high * sin[i]);
+        out[i + half] = narrow<T>(high * cos[i + half] + low * sin[i + half]);
+    }
+}
+
+// Turn q (rows, heads, dim) in place, and put k (turned) and v (rows, kv_heads, dim) into the cache at each row's place.
+template <class T>
+void rotate_store(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim, const float* cos,
+                  const float* sin, T* keys, T* values, long row_stride, long head_stride, long stride,
+                  const int64_t* places, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows * heads * dim > 50000)
+    for (long row = 0; row < rows; row++) {
+        const float *c = cos + row * dim, *s = sin + row * dim;
+        std::vector<T> turned(dim);
+        for (long head = 0; head < heads; head++) {
+            T* at = q + (row * heads + head) * dim;
+            rotate(at, c, s, dim, turned.data());
+            std::copy(turned.begin(), turned.end(), at);
+        }
+        for (long head = 0; head < kv_heads; head++) {
+            long from = (row * kv_heads + head) * dim, to = row * row_stride + head * head_stride + places[row] * stride;
+            rotate(k + from, c, s, dim, keys + to);
+            std::copy(v + from, v + from + dim, values + to);
+        }
+    }
+}
+
+inline bool within(const int64_t* values, long count, int64_t low, int64_t high) {
+    return std::all_of(values, values + count, [=](int64_t value) { return low <= value && value <= high; });
+}
+
+}  // namespace
+
+#define KERNELS(T, NAME)                                                                                               \
+    void linear_##NAME(const T* x, long rows, long size, const Product* products, long count, int threads) {           \
+        linear(x, rows, size, products, count, threads);                                                               \
+    }                                                                                                                  \
+    void swiglu_##NAME(const T* x, long rows, long size, const T* gate, const T* up, T* out, long n, int threads) {    \
+        swiglu(x, rows, size, gate, up, out, n, threads);                                                              \
+    }                                                                                                                  \
+    int attend_##NAME(const T* q, long rows, long heads, long kv_heads, long dim, const T* keys, const T* values,      \
+                      long row_stride, long head_stride, long stride, long capacity, const int64_t* lengths,           \
+                      float scale, T* out, int threads) {                                                              \
+        if (!within(lengths, rows, 1, capacity)) return 1;                                                             \
+        attend(q, rows, heads, kv_heads, dim, keys, values, row_stride, head_stride, stride, lengths, scale, out,      \
+               threads);                                                                                               \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    void choose_##NAME(const T* logits, long rows, long n, int64_t* chosen, float* logprobs, int threads) {            \
+        choose(logits, rows, n, chosen, logprobs, threads);                                                            \
+    }                                                                                                                  \
+    void rms_norm_##NAME(const T* x, long rows, long size, const T* weight, float eps, T* out, int threads) {          \
+        rms_norm(x, rows, size, weight, eps, out, threads);                                                            \
+    }                                                                                                                  \
+    int rotate_store_##NAME(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim,              \
+                            const float* cos, const float* sin, T* keys, T* values, long row_stride,                   \
+                            long head_stride, long stride, const int64_t* places, long capacity, int threads) {        \
+        if (!within(places, rows, 0, capacity - 1)) return 1;                                                          \
+        rotate_store(q, k, v, rows, heads, kv_heads, dim, cos, sin, keys, values, row_stride, head_stride, stride,     \
+                     places, threads);                                                                                 \
+        return 0;                                                                                                      \
+    }
+
+extern "C" {
+KERNELS(float, float32)
+KERNELS(bf16, bfloat16)
+
+const char* instruction_set() {
+#if defined(__AVX512BF16__)
+    return "AVX-512 with bfloat16 dot products";
+#elif defined(__AVX512F__)
+    return "AVX-512";
+#elif defined(__AVX2__)
+    return "AVX2";
+#elif defined(__aarch64__)
+    return "NEON";
+#else
+    return "portable vectors";
+#endif
+}
+}
