@@ -7,8 +7,8 @@ import time
 from harness.evaluation import Prepared, load_backend
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
-from qwen_model.prefill import Reader, new_slots
-from qwen_model.prefixes import plan
+from qwen_model.prefill import Reader
+from qwen_model.rows import Rows
 from tasks.api import Chat
 
 
@@ -19,7 +19,7 @@ def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
     the time, from the speed of this model on this machine, measured by one pass and a few decoding steps.
     """
     tokenizer = load_tokenizer(prepared.checkpoint)
-    read_rate, write_rate = _measure(prepared)
+    reader, read_rate, write_rate = _measure(prepared)
     rows = []
     for task in prepared.tasks:
         prompts = []
@@ -29,7 +29,7 @@ def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
             text = tokenizer.render(prompt.messages, prompt.prefill) if isinstance(prompt, Chat) else prompt
             prompts.append(tokenizer.encode_rendered(text) if chat else tokenizer.encode(text))
         asked = sum(map(len, prompts))
-        computed = _computed(prompts)
+        computed = _computed(reader, prompts)
         most = task.decoding.max_tokens * len(prompts) if task.decoding else 0
         minutes = (computed / read_rate + most / write_rate) / 60
         rows.append(
@@ -45,11 +45,11 @@ def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
     return ["task", "samples", "prompt tokens", "after sharing", "generated tokens", "time"], rows
 
 
-def _computed(prompts: list[list[int]]) -> int:
+def _computed(reader: Reader, prompts: list[list[int]]) -> int:
     """Tokens that go through the model once shared prefixes are computed once."""
     total = 0
     path: list[int] = []
-    for index, shared in plan(prompts, [len(prompt) - 1 for prompt in prompts]):
+    for index, shared in reader.plan(prompts, [len(prompt) - 1 for prompt in prompts]):
         prefix = prompts[index][:shared]
         common = 0
         while common < min(len(path), shared) and path[common] == prefix[common]:
@@ -59,10 +59,8 @@ def _computed(prompts: list[list[int]]) -> int:
     return total
 
 
-def _measure(prepared: Prepared) -> tuple[float, float]:
-    """Tokens per second in reading (one pass of 512) and in writing (`SLOTS` rows side by side)."""
-    import torch
-
+def _measure(prepared: Prepared) -> tuple[Reader, float, float]:
+    """A reader; tokens per second in reading (one pass of 512) and in writing (`SLOTS` rows side by side)."""
     model = load_backend(prepared)
     reader = Reader(model, 512)
     text = [index % 100 for index in range(512)]
@@ -70,13 +68,10 @@ def _measure(prepared: Prepared) -> tuple[float, float]:
         start = time.monotonic()
         reader.read([text], [(0, 0)], [[511]])
     read_rate = 512 / (time.monotonic() - start)
-    cache = new_slots(model, SLOTS)
-    with torch.inference_mode():
-        for _ in range(SLOTS):
-            cache.admit(reader.stack, 0, 0, 300)
-        for _ in range(3):
-            start = time.monotonic()
-            positions, mask = cache.begin_step()
-            model(torch.zeros(SLOTS, 1, dtype=torch.long), positions, mask, cache, None)
-            cache.end_step()
-    return read_rate, SLOTS / (time.monotonic() - start)
+    rows = Rows(model, reader, SLOTS)
+    for _ in range(SLOTS):
+        rows.enter([text[:300]], [(0, 0)])
+    for _ in range(3):
+        start = time.monotonic()
+        rows.step([0] * SLOTS)
+    return reader, read_rate, SLOTS / (time.monotonic() - start)

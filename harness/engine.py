@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from harness.sandbox import Policy, Result, Sandbox
 from qwen_model.generation import Generated, Generator, Request
 from qwen_model.prefill import CausalLM, Continuation, Reader, score
+from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
 from tasks.api import Chat, Decoding, Prompt, Reply, Sample, Task, Verdict
 
@@ -71,9 +72,7 @@ class Handle:
             prompt=tuple(ids),
             max_tokens=decoding.max_tokens,
             stop=decoding.stop,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            seed=self._seed + self._calls,
+            sampling=Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=self._seed + self._calls),
         )
         self._calls += 1
         done = await self._engine.generated(request)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from qwen_model import ModelError
 from qwen_model.cache import Cache, CacheShape
+from qwen_model.layout import Layout, band
+from qwen_model.long_context import LongContext
 
 
 class _Cache:
@@ -46,31 +48,30 @@ class HFModel:
             )
         heads = config.num_attention_heads
         self.cache_shape = CacheShape(
-            layers=config.num_hidden_layers,
             heads=getattr(config, "num_key_value_heads", None) or heads,
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            windows=(None,) * config.num_hidden_layers,
         )
         self.dtype: torch.dtype = self.model.dtype
         self.device: torch.device = self.model.device
+        self.settings = LongContext()
 
-    def __call__(
-        self,
-        input_ids: Tensor,
-        positions: Tensor | None = None,
-        mask: Tensor | None = None,
-        cache: Cache | None = None,
-        keep: Tensor | None = None,
-    ) -> Tensor:
+    def ntk_step(self, length: int) -> int:
+        """Always 0: context extension is the native backend's."""
+        return 0
+
+    def __call__(self, input_ids: Tensor, *, layout: Layout, cache: Cache, keep: Tensor | None = None) -> Tensor:
         """Logits, as `qwen_model.decoder.Decoder.forward` gives them."""
+        mask = layout.mask(None)
         if mask is None:
             # transformers would measure our cache to build its own causal mask; a 4-d mask is taken as it is
-            new = input_ids.shape[1]
-            mask = torch.ones(new, new, dtype=torch.bool, device=input_ids.device).tril()[None, None]
+            keys = torch.arange((layout.past or 0) + input_ids.shape[1], device=input_ids.device)
+            mask = band(layout.positions, keys, None)[:, None]
         output = self.model(
             input_ids=input_ids,
-            position_ids=positions,
+            position_ids=layout.positions,
             attention_mask=mask,
-            past_key_values=None if cache is None else _Cache(cache),
+            past_key_values=_Cache(cache),
             use_cache=False,
             logits_to_keep=0 if keep is None else keep,
         )

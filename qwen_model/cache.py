@@ -1,10 +1,11 @@
 """Keys and values of tokens already read.
 
 `StackCache` holds one path of tokens that grows and is cut back: shared prefixes, with packed suffixes behind them.
-`SlotCache` holds many sequences side by side, one per slot, each with its own length: decoding.
+`SlotCache` holds many sequences side by side, one per slot, each with its own length: decoding. There a layer with a
+window of w keeps a ring of the last w tokens, whose order does not matter to attention.
 Both hand the attention whatever it must read, so one decoder serves both (and transformers' models through an adapter).
 
-Shapes: K, V are (layers, rows, key-value heads, positions, head dim).
+Shapes: K, V of a layer are (rows, key-value heads, positions, head dim).
 """
 
 from __future__ import annotations
@@ -15,21 +16,31 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from qwen_model.long_context import Windows
+
 _GROWTH = 256
 """Positions by which a cache grows: few reallocations, little waste."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheShape:
-    """What one token needs in a key-value cache: 2 * layers * heads * head_dim numbers."""
+    """What a model needs in a key-value cache, with the window that is in force in each layer."""
 
-    layers: int
     heads: int
     head_dim: int
+    windows: Windows
+
+    def nbytes(self, rows: int, positions: int, dtype: torch.dtype, *, rings: bool = True) -> int:
+        """Memory of `rows` sequences of `positions` tokens: 2 x rows x heads x head dim x sum over layers of the tokens
+        that the layer keeps, in bytes. `rings`: layers with a window keep only that, as in a `SlotCache`."""
+        kept = sum(min(positions, window) if window and rings else positions for window in self.windows)
+        return 2 * rows * self.heads * self.head_dim * kept * dtype.itemsize
 
 
 class Cache(Protocol):
     """What attention needs of a cache."""
+
+    shape: CacheShape
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new tokens' (R, H, T, D) keys and values; return all that these tokens may read, (R, H, S, D)."""
@@ -37,96 +48,159 @@ class Cache(Protocol):
 
 
 class _Store:
+    rings = False
+
     def __init__(
-        self, layers: int, rows: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self, shape: CacheShape, rows: int, dtype: torch.dtype, device: torch.device, capacity: int | None
     ) -> None:
-        self._shape = (layers, rows, heads, head_dim)
-        self._options = {"dtype": dtype, "device": device}
+        self.shape, self._rows = shape, rows
+        self._static = capacity
+        empty = torch.empty(rows, shape.heads, 0, shape.head_dim, dtype=dtype, device=device)
+        self.keys = [empty] * len(shape.windows)
+        self.values = list(self.keys)
         self.capacity = 0
-        self.keys = torch.empty(layers, rows, heads, 0, head_dim, dtype=dtype, device=device)
-        self.values = self.keys
+        if capacity is not None:
+            self._grow(capacity)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes; `CacheShape.nbytes(rows, capacity, ...)` predicts it."""
+        return sum(tensor.nbytes for tensors in (self.keys, self.values) for tensor in tensors)
 
     def reserve(self, positions: int) -> None:
+        """Make room for rows of so many tokens. Raises ValueError where a static cache ends."""
         if positions <= self.capacity:
             return
-        layers, rows, heads, head_dim = self._shape
-        capacity = -(-positions // _GROWTH) * _GROWTH
-        for name in ("keys", "values"):
-            old: Tensor = getattr(self, name)
-            # zeros, not empty: masked positions are still multiplied by 0, and 0 * NaN is NaN
-            new = torch.zeros(layers, rows, heads, capacity, head_dim, dtype=old.dtype, device=old.device)
-            new[:, :, :, : self.capacity] = old
-            setattr(self, name, new)
+        if self._static is not None:
+            raise ValueError(f"the cache was made for {self._static} tokens and {positions} are needed; make it longer")
+        self._grow(-(-positions // _GROWTH) * _GROWTH)
+
+    def _grow(self, capacity: int) -> None:
+        for tensors in (self.keys, self.values):
+            for layer, window in enumerate(self.shape.windows):
+                old = tensors[layer]
+                rows, heads, held, head_dim = old.shape
+                wanted = min(capacity, window) if window and self.rings else capacity
+                if wanted > held:
+                    # zeros, not empty: masked positions are still multiplied by 0, and 0 * NaN is NaN
+                    tensors[layer] = old.new_zeros(rows, heads, wanted, head_dim)
+                    tensors[layer][:, :, :held] = old
         self.capacity = capacity
 
 
 class StackCache(_Store):
-    """One path of tokens. A forward pass writes behind `length`; `keep` then fixes how much of it stays."""
+    """One path of tokens. A forward pass writes behind `length`; the caller then says how much of it stays."""
 
-    def __init__(self, layers: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__(layers, 1, heads, head_dim, dtype, device)
+    def __init__(
+        self, shape: CacheShape, dtype: torch.dtype, device: torch.device, capacity: int | None = None
+    ) -> None:
+        """Grows as needed; with `capacity` it is allocated once, for so many tokens."""
+        super().__init__(shape, 1, dtype, device, capacity)
         self.length = 0
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        self.keys[layer][:, :, self.length : end] = keys
+        self.values[layer][:, :, self.length : end] = values
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
 
 class SlotCache(_Store):
     """Rows 0..active-1 are sequences being decoded, row r holding `lengths[r]` tokens."""
 
+    rings = True
+
     def __init__(
-        self, layers: int, slots: int, heads: int, head_dim: int, dtype: torch.dtype, device: torch.device
+        self, shape: CacheShape, slots: int, dtype: torch.dtype, device: torch.device, capacity: int | None = None
     ) -> None:
-        super().__init__(layers, slots, heads, head_dim, dtype, device)
+        """`slots` rows that grow together; with `capacity` they are allocated once, for so many tokens each."""
+        super().__init__(shape, slots, dtype, device, capacity)
         self.slots = slots
         self.lengths: list[int] = []
-        self._rows = torch.empty(0, dtype=torch.long)
         self._ends = torch.empty(0, dtype=torch.long)
-        self._longest = 0
+        self._index = torch.empty(0, dtype=torch.long)
 
     @property
     def active(self) -> int:
         return len(self.lengths)
 
-    def admit(self, stack: StackCache, prefix: int, start: int, end: int) -> int:
-        """Copy a sequence out of the stack: its first `prefix` tokens and the packed ones from `start` to `end`."""
-        row, length = self.active, prefix + end - start
+    def admit(self, stack: StackCache, prefix: int, start: int, end: int, *, row: int | None = None) -> int:
+        """Copy a sequence out of the stack: its first `prefix` tokens and the packed ones from `start` to `end`.
+
+        It takes the next free row, or replaces what is in `row`. Raises ValueError if no row is free.
+        """
+        length = prefix + end - start
+        if row is None:
+            row = self.active
+            if row == self.slots:
+                raise ValueError(f"all {self.slots} slots are taken; release a row first")
+            self.lengths.append(length)
+        self.lengths[row] = length
         self.reserve(length + 1)
-        for target, origin in ((self.keys, stack.keys), (self.values, stack.values)):
-            target[:, row, :, :prefix] = origin[:, 0, :, :prefix]
-            target[:, row, :, prefix:length] = origin[:, 0, :, start:end]
-        self.lengths.append(length)
+        for layer, window in enumerate(self.shape.windows):
+            for target, origin in ((self.keys[layer], stack.keys[layer]), (self.values[layer], stack.values[layer])):
+                if window is None or window >= length:
+                    target[row, :, :prefix] = origin[0, :, :prefix]
+                    target[row, :, prefix:length] = origin[0, :, start:end]
+                else:
+                    places = torch.arange(length - window, length, device=origin.device)
+                    held = torch.where(places < prefix, places, places + start - prefix)
+                    target[row, :, places % window] = origin[0, :, held]
         return row
 
     def release(self, row: int) -> int:
         """Free a row. The last active row moves into its place; its old index is returned."""
         last = self.active - 1
         if row != last:
-            length = self.lengths[last]
-            self.keys[:, row, :, :length] = self.keys[:, last, :, :length]
-            self.values[:, row, :, :length] = self.values[:, last, :, :length]
-            self.lengths[row] = length
+            for tensor in (*self.keys, *self.values):
+                kept = min(self.lengths[last], tensor.shape[2])
+                tensor[row, :, :kept] = tensor[last, :, :kept]
+            self.lengths[row] = self.lengths[last]
         self.lengths.pop()
         return last
 
-    def begin_step(self) -> tuple[Tensor, Tensor]:
-        """Make room for one token per row; its positions (R, 1) and what it may read, a bool mask (R, 1, 1, S)."""
-        device = self.keys.device
-        self._longest = max(self.lengths) + 1
-        self.reserve(self._longest)
-        self._rows = torch.arange(self.active, device=device)
+    def begin_step(self, steps: list[int]) -> SlotLayout:
+        """Make room for one token per row, and say what it may read; `steps` are the rows' dynamic NTK steps."""
+        device = self.keys[0].device
+        self.reserve(max(self.lengths) + 1)
+        self._index = torch.arange(self.active, device=device)
         self._ends = torch.tensor(self.lengths, device=device)
-        mask = torch.arange(self._longest, device=device)[None, :] <= self._ends[:, None]
-        return self._ends[:, None], mask[:, None, None, :]
+        return SlotLayout(self._ends, torch.tensor(steps, device=device), max(self.lengths) + 1)
 
     def end_step(self) -> None:
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        self.keys[layer, self._rows, :, self._ends] = keys[:, :, 0]
-        self.values[layer, self._rows, :, self._ends] = values[:, :, 0]
-        rows = self.active
-        return self.keys[layer, :rows, :, : self._longest], self.values[layer, :rows, :, : self._longest]
+        window = self.shape.windows[layer]
+        places = self._ends if window is None else self._ends % window
+        self.keys[layer][self._index, :, places] = keys[:, :, 0]
+        self.values[layer][self._index, :, places] = values[:, :, 0]
+        read = max(self.lengths) + 1
+        read = min(read, window) if window else read
+        return self.keys[layer][: self.active, :, :read], self.values[layer][: self.active, :, :read]
+
+
+class SlotLayout:
+    """One new token per row behind the row's own tokens; the keys of a layer with a window are its ring."""
+
+    past: int | None = None
+
+    def __init__(self, ends: Tensor, steps: Tensor, longest: int) -> None:
+        self.positions, self.steps, self.longest = ends[:, None], steps[:, None], longest
+        self._masks: dict[int | None, Tensor] = {}
+
+    def first_key(self, window: int | None) -> int:
+        return 0
+
+    def lengths(self, window: int | None) -> Tensor:
+        """Keys (R,) that each row reads, its new one included."""
+        held = self.positions[:, 0] + 1
+        return held if window is None else held.clamp(max=window)
+
+    def mask(self, window: int | None) -> Tensor:
+        if window not in self._masks:
+            held = self.lengths(window)
+            read = self.longest if window is None else min(self.longest, window)
+            reads = torch.arange(read, device=held.device)[None, :] < held[:, None]
+            self._masks[window] = reads[:, None, None, :]
+        return self._masks[window]

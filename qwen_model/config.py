@@ -15,7 +15,7 @@ class ModelError(Exception):
 class ModelConfig:
     """Sizes and switches of the decoder. Field names follow transformers' config.json where it has one.
 
-    The defaults are the report's (section 2.3): plain heads, untied embeddings, biases on queries, keys and values only.
+    The defaults are the report's (section 2.3): untied embeddings, biases on queries, keys and values only.
     """
 
     vocab_size: int

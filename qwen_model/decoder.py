@@ -1,22 +1,28 @@
 """The decoder: pre-norm Transformer, RMSNorm, rotary positions, grouped-query attention, SwiGLU (report, section 2.3).
 
-One class for every family: what differs (biases, tied embeddings, head counts) is in `ModelConfig`. Parameter names
-are those of transformers' Qwen2 and Llama, so a checkpoint loads without renaming.
+One class for every family: what differs (biases, tied embeddings, head counts, windows) is in `ModelConfig`. Parameter
+names are those of transformers' Qwen2 and Llama.
 
-Shape letters: R rows, T new tokens, S tokens that may be read, H query heads, K key-value heads, D head dim,
-V vocabulary.
+Shape letters: R rows, T new tokens, H query heads, K key-value heads, D head dim, V vocabulary.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qwen_model.attention import attend
 from qwen_model.cache import Cache, CacheShape
 from qwen_model.config import ModelConfig
+from qwen_model.layout import Layout, Padded, Plain
+from qwen_model.long_context import LongContext, Windows, ntk_bucket
+from qwen_model.rotary import Turns, frequencies, rotate, turns
 
 if TYPE_CHECKING:
     from qwen_model.checkpoint import Checkpoint
@@ -35,38 +41,6 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype) * self.weight
 
 
-def rotary_tables(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (R, 1, T, D), float32, of the half-split rotation: pair i turns by position * base^(-2i/D)."""
-    exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[:, None, :, None].float() * (1.0 / base**exponent)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + D/2]) by its angle, in float32."""
-    half = x.shape[-1] // 2
-    wide = x.float()
-    turned = torch.cat((-wide[..., half:], wide[..., :half]), dim=-1)
-    return (wide * cos + turned * sin).to(x.dtype)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v with grouped heads: q (R, H, T, D); k, v (R, K, S, D); mask bool (R, 1, T, S).
-
-    No mask means causal, and then T == S.
-    """
-    rows, heads, new, dim = q.shape
-    groups = heads // k.shape[1]
-    if new == 1 and groups > 1:
-        # one query per head: the heads of a group stand in as query positions, and no key is copied
-        out = F.scaled_dot_product_attention(q.view(rows, k.shape[1], groups, dim), k, v, attn_mask=mask)
-        return out.view(rows, heads, 1, dim)
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-
-
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -77,16 +51,16 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
         self.o_proj = nn.Linear(c.num_attention_heads * c.head_dim, c.hidden_size, bias=c.output_bias)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None) -> Tensor:
         rows, new, _ = x.shape
         q, k, v = (
             project(x).view(rows, new, -1, self.head_dim).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(q, turns.query_cos, turns.query_sin), rotate(k, turns.key_cos, turns.key_sin)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-        out = attend(q, k, v, mask)
+        out = attend(q, k, v, layout, window)
         return self.o_proj(out.transpose(1, 2).reshape(rows, new, -1))  # type: ignore[no-any-return]
 
 
@@ -108,22 +82,24 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: Cache | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None) -> Tensor:
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), turns, layout, window, cache))
+        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))  # type: ignore[no-any-return]
 
 
 class Body(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class Decoder(nn.Module):
-    """A causal language model. `model(input_ids)` gives logits; see `qwen_model.inference` for batched work."""
+    """A causal language model: `model(input_ids)` gives logits. `prefill` and `generation` do batched work with it."""
 
     checkpoint: Checkpoint
     """Where the weights came from; set by `load_model`."""
@@ -135,6 +111,28 @@ class Decoder(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self._frequencies = frequencies(config.head_dim, config.rope_theta)
+        self._lay(config.long_context)
+
+    def init_weights(self, seed: int) -> Decoder:
+        """Draw all weights as the released code does: N(0, 0.02), biases 0, norms 1, and the projections that write
+        into the residual stream narrower by sqrt(2 x layers). Returns the model."""
+        generator = torch.Generator().manual_seed(seed)
+        deviation = self.config.initializer_range
+        narrow = deviation / math.sqrt(2 * self.config.num_hidden_layers)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            else:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                with torch.no_grad():
+                    drawn = torch.empty(parameter.shape).normal_(
+                        std=narrow if residual else deviation, generator=generator
+                    )
+                    parameter.copy_(drawn)
+        return self
 
     @property
     def dtype(self) -> torch.dtype:
@@ -145,29 +143,86 @@ class Decoder(nn.Module):
         return self.model.norm.weight.device
 
     @property
+    def settings(self) -> LongContext:
+        """The context extension in force."""
+        return self._settings
+
+    @property
+    def windows(self) -> Windows:
+        """The window in force in each layer."""
+        return self._windows
+
+    @property
     def cache_shape(self) -> CacheShape:
         c = self.config
-        return CacheShape(layers=c.num_hidden_layers, heads=c.num_key_value_heads, head_dim=c.head_dim)
+        return CacheShape(heads=c.num_key_value_heads, head_dim=c.head_dim, windows=self._windows)
+
+    @contextmanager
+    def long_context(self, settings: LongContext) -> Iterator[Decoder]:
+        """Lay a context extension over the model, in place of the checkpoint's own; it comes off at the end.
+
+        Caches do not outlive it: keys are turned by the settings under which they were read.
+        """
+        before = self._settings
+        self._lay(settings)
+        try:
+            yield self
+        finally:
+            self._lay(before)
+
+    def ntk_step(self, length: int) -> int:
+        """Dynamic NTK's step for a text of `length` tokens; 0 where it is off. Texts of one step may share keys."""
+        return 0 if self._settings.dynamic_ntk == "off" else ntk_bucket(length, self._train_length)
 
     def forward(
         self,
         input_ids: Tensor,
-        positions: Tensor | None = None,
-        mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        layout: Layout | None = None,
         cache: Cache | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
         """Logits (R, T, V) of token ids (R, T), in the model's dtype.
 
-        `positions` (R, T) default to 0..T-1; `mask` (R, 1, T, S), True where a token may be read, defaults to causal;
-        `keep` are the indices along T whose logits are wanted, all by default.
+        `attention_mask` (R, T) is 0 at padding, on either side. A `layout` says what a pass over packed or cached texts
+        reads, in its place. `keep` are the indices along T whose logits are wanted, all by default.
+
+        Raises ValueError for a cache that was made under other windows.
         """
-        if positions is None:
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :]
-        cos, sin = rotary_tables(positions, self.config.head_dim, self.config.rope_theta)
-        x = self.model.embed_tokens(input_ids)
-        for block in self.model.layers:
-            x = block(x, cos, sin, mask, cache)
+        if layout is None:
+            layout = self._layout(input_ids, attention_mask)
+        if cache is not None and cache.shape != self.cache_shape:
+            raise ValueError("the cache was made under other windows than those in force; make a new one")
+        by_window: dict[int | None, Turns] = {}
+        x = self.model.dropout(self.model.embed_tokens(input_ids))
+        for block, window in zip(self.model.layers, self._windows, strict=True):
+            reach = window if self._settings.window_alpha else None
+            if reach not in by_window:
+                by_window[reach] = self._turns(layout, reach)
+            x = block(x, by_window[reach], layout, window, cache)
         if keep is not None:
             x = x[:, keep]
         return self.lm_head(self.model.norm(x))  # type: ignore[no-any-return]
+
+    def _lay(self, settings: LongContext) -> None:
+        self._settings = settings
+        self._train_length = settings.train_length or self.config.train_length
+        laid = settings.windows(self.config.num_hidden_layers, self._train_length)
+        self._windows = laid if settings.window is not None else self.config.windows or laid
+
+    def _layout(self, input_ids: Tensor, attention_mask: Tensor | None) -> Layout:
+        rows, new = input_ids.shape
+        lengths = [new] * rows if attention_mask is None else attention_mask.sum(-1).tolist()
+        steps = torch.tensor([[self.ntk_step(int(length))] for length in lengths], device=input_ids.device)
+        return Plain(new, steps=steps) if attention_mask is None else Padded(attention_mask, steps)
+
+    def _turns(self, layout: Layout, reach: int | None) -> Turns:
+        # a training graph must not see the extension: it is for inference (report, section 2.3)
+        steps = torch.zeros_like(layout.steps) if self.training else layout.steps
+        if reach is not None:
+            steps = steps.clamp(max=self.ntk_step(reach))
+        if self._frequencies.device != steps.device:
+            self._frequencies = self._frequencies.to(steps.device)
+        logn_from = self._train_length if self._settings.logn and not self.training else None
+        return turns(layout.positions, steps, self._frequencies, logn_from)

@@ -1,19 +1,17 @@
-"""Writing text: many sequences side by side, each leaving the batch when it ends and its place refilled at once.
-
-A sequence's sampling has its own random state, so what it draws does not depend on its batch.
-"""
+"""Writing text: many sequences side by side, each leaving the batch when it ends and its place refilled at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from qwen_model.prefill import CausalLM, Reader, new_slots
-from qwen_model.prefixes import plan
+from qwen_model.prefill import CausalLM, Reader
+from qwen_model.rows import Rows
+from qwen_model.sampling import Sampling, choose
 from qwen_model.tokenizer import Tokenizer
 
 Key = TypeVar("Key")
@@ -24,20 +22,21 @@ SLOTS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Generic[Key]):
-    """What to continue and how. `temperature` 0 is greedy; `top_p` keeps the smallest set of tokens of that mass."""
+    """What to continue and how."""
 
     key: Key
     prompt: tuple[int, ...]
     max_tokens: int
     stop: tuple[str, ...] = ()
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Generated(Generic[Key]):
-    """A finished sequence: its text without stop string or end token, and nats per generated token (all of them)."""
+    """A finished sequence: its text without stop string or end token, and nats per generated token (all of them).
+
+    A token's log-probability is the model's own, before temperature, penalty and filters.
+    """
 
     key: Key
     text: str
@@ -47,10 +46,11 @@ class Generated(Generic[Key]):
 
 
 @dataclass
-class _Row(Generic[Key]):
+class _Written(Generic[Key]):
     request: Request[Key]
-    random: torch.Generator | None
+    random: torch.Generator
     tail: int
+    """Tokens in which a stop string may end: one of n bytes lies within n, and a letter may be split over 4."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -59,33 +59,32 @@ class Generator(Generic[Key]):
     """Continuous batching: `add` requests at any time, call `step` until `busy` is False."""
 
     def __init__(self, model: CausalLM, tokenizer: Tokenizer, reader: Reader, slots: int = SLOTS) -> None:
-        self.model, self.tokenizer, self.reader, self.slots = model, tokenizer, reader, slots
-        self.cache = new_slots(model, slots)
-        self._rows: list[_Row[Key]] = []
+        self.tokenizer, self.reader, self.slots = tokenizer, reader, slots
+        self._rows = Rows(model, reader, slots)
+        self._written: list[_Written[Key]] = []
         self._waiting: list[Request[Key]] = []
         self._plan: list[tuple[int, int]] = []
 
     @property
     def busy(self) -> bool:
-        return bool(self._rows or self._plan)
+        return bool(self._written or self._plan)
 
     def add(self, requests: Sequence[Request[Key]]) -> None:
         """Take more work; everything still waiting is planned anew together."""
         waiting = [self._waiting[index] for index, _ in self._plan]
         self._waiting = [*waiting, *requests]
         prompts = [request.prompt for request in self._waiting]
-        self._plan = plan(prompts, [len(prompt) - 1 for prompt in prompts])
+        self._plan = self.reader.plan(prompts, [len(prompt) - 1 for prompt in prompts])
 
-    @torch.inference_mode()
+    def written(self, key: Key) -> tuple[int, ...]:
+        """Tokens written so far for a request that is in a row; none for one that waits."""
+        return next((tuple(row.tokens) for row in self._written if row.request.key == key), ())
+
     def step(self) -> list[Generated[Key]]:
         """Admit one pass of waiting prompts if there is room, else write a token for every row. Returns what ended."""
         if self._plan and len(self._rows) < self.slots:
             return self._admit()
-        positions, mask = self.cache.begin_step()
-        last = torch.tensor([[row.tokens[-1]] for row in self._rows], device=self.model.device)
-        logits = self.model(last, positions, mask, self.cache, None)[:, 0]
-        self.cache.end_step()
-        self._append(self._rows, logits.float())
+        self._append(self._written, self._rows.step([row.tokens[-1] for row in self._written]))
         return self._collect()
 
     def _admit(self) -> list[Generated[Key]]:
@@ -93,25 +92,24 @@ class Generator(Generic[Key]):
         room = self.slots - len(self._rows)
         count = self.reader.fits(prompts, self._plan[:room])
         batch, self._plan = self._plan[:count], self._plan[count:]
-        packed = self.reader.read(prompts, batch, [[len(prompt) - 1] for prompt in prompts])
-        new: list[_Row[Key]] = []
-        for member, (start, end) in zip(packed.members, packed.spans, strict=True):
+        members, logits = self._rows.enter(prompts, batch)
+        new: list[_Written[Key]] = []
+        for member in members:
             request = self._waiting[member]
-            self.cache.admit(self.reader.stack, packed.prefix, start, end)
-            random = torch.Generator().manual_seed(request.seed) if request.temperature > 0 else None
             longest = max((len(stop.encode()) for stop in request.stop), default=0)
-            # a stop string of n bytes lies within the last n tokens; a few more, for letters split over tokens
-            new.append(_Row(request, random, longest + 4))
-        self._rows.extend(new)
-        self._append(new, packed.logits)
+            new.append(_Written(request, request.sampling.random(), longest + 4))
+        self._written.extend(new)
+        self._append(new, logits)
         return self._collect()
 
-    def _append(self, rows: list[_Row[Key]], logits: Tensor) -> None:
+    def _append(self, rows: list[_Written[Key]], logits: Tensor) -> None:
         """Choose a token for each row from its (V,) float32 logits."""
         chosen = logits.argmax(-1)
         for index, row in enumerate(rows):
-            if row.random is not None:
-                chosen[index] = _sample(logits[index], row.request, row.random)
+            request = row.request
+            if not request.sampling.plain:
+                text = (*request.prompt, *row.tokens)
+                chosen[index] = choose(logits[index], request.sampling, text, row.random)
         logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         for row, token, logprob in zip(rows, chosen.tolist(), logprobs.tolist(), strict=True):
             row.tokens.append(token)
@@ -119,42 +117,34 @@ class Generator(Generic[Key]):
 
     def _collect(self) -> list[Generated[Key]]:
         done: list[Generated[Key]] = []
-        for index in range(len(self._rows) - 1, -1, -1):
-            finished = self._finished(self._rows[index])
+        for index in range(len(self._written) - 1, -1, -1):
+            finished = self._finished(self._written[index])
             if finished is not None:
                 done.append(finished)
-                self._rows[index] = self._rows[self.cache.release(index)]
-                self._rows.pop()
+                self._written[index] = self._written[self._rows.leave(index)]
+                self._written.pop()
         return done
 
-    def _finished(self, row: _Row[Key]) -> Generated[Key] | None:
-        request, finish, ids = row.request, None, row.tokens
+    def _finished(self, row: _Written[Key]) -> Generated[Key] | None:
+        request, ids = row.request, row.tokens
+        finish: Literal["stop", "eos", "length"]
         if ids[-1] in self.tokenizer.eos_ids:
             finish, ids = "eos", ids[:-1]
         elif request.stop and any(stop in self.tokenizer.decode(ids[-row.tail :]) for stop in request.stop):
             finish = "stop"
         elif len(ids) >= request.max_tokens:
             finish = "length"
-        if finish is None:
+        else:
             return None
         text = self.tokenizer.decode(ids)
         cuts = [text.index(stop) for stop in request.stop if stop in text]
         return Generated(
             key=request.key,
             text=text[: min(cuts, default=len(text))],
-            finish=finish,  # type: ignore[arg-type]
+            finish=finish,
             tokens=tuple(row.tokens),
             logprobs=tuple(row.logprobs),
         )
-
-
-def _sample(logits: Tensor, request: Request[Key], random: torch.Generator) -> Tensor:
-    # drawn on the CPU, so that a seed means the same on every device
-    probabilities = (logits.cpu() / request.temperature).softmax(-1)
-    ordered, tokens = probabilities.sort(descending=True)
-    before = ordered.cumsum(-1) - ordered
-    ordered[before >= request.top_p] = 0.0
-    return tokens[torch.multinomial(ordered, 1, generator=random)[0]].to(logits.device)
 
 
 def generate(
@@ -165,7 +155,9 @@ def generate(
     max_tokens: int = 512,
     stop: tuple[str, ...] = (),
     temperature: float = 0.0,
+    top_k: int = 0,
     top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
     seed: int = 0,
 ) -> list[Generated[int]]:
     """Continue texts, in which control tokens are read as such; prompt i is sampled with `seed + i`."""
@@ -177,9 +169,13 @@ def generate(
                 prompt=tuple(tokenizer.encode_rendered(prompt)),
                 max_tokens=max_tokens,
                 stop=stop,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed + index,
+                sampling=Sampling(
+                    temperature=temperature,
+                    top_k=top_k,
+                    top_p=top_p,
+                    repetition_penalty=repetition_penalty,
+                    seed=seed + index,
+                ),
             )
             for index, prompt in enumerate(prompts)
         ]
@@ -188,3 +184,37 @@ def generate(
     while generator.busy:
         out.update((done.key, done) for done in generator.step())
     return [out[index] for index in range(len(prompts))]
+
+
+def stream(
+    model: CausalLM,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    max_tokens: int = 512,
+    stop: tuple[str, ...] = (),
+    sampling: Sampling | None = None,
+) -> Iterator[str]:
+    """Continue one text and yield it piece by piece; the pieces joined are what `generate` returns.
+
+    A piece is held back while it may be the beginning of a stop string or a letter whose bytes are not all written.
+    """
+    generator: Generator[int] = Generator(model, tokenizer, Reader(model, batch_tokens=512), slots=1)
+    ids = tuple(tokenizer.encode_rendered(prompt))
+    generator.add([Request(key=0, prompt=ids, max_tokens=max_tokens, stop=stop, sampling=sampling or Sampling())])
+    shown = 0
+    while generator.busy:
+        done = generator.step()
+        if done:
+            yield done[0].text[shown:]
+        else:
+            text = tokenizer.decode(generator.written(0)).rstrip("\ufffd")
+            safe = len(text) - max((_begun(text, ending) for ending in stop), default=0)
+            if safe > shown:
+                yield text[shown:safe]
+                shown = safe
+
+
+def _begun(text: str, ending: str) -> int:
+    """How many letters at the end of `text` are the beginning of `ending`."""
+    return next((size for size in range(min(len(ending) - 1, len(text)), 0, -1) if text.endswith(ending[:size])), 0)

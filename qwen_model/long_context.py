@@ -33,7 +33,7 @@ class WindowSchedule:
 
     @staticmethod
     def maintainers() -> WindowSchedule:
-        """The example that a maintainer gave (QwenLM/Qwen issue 422): four layers of 2,048, four of 4,096, then 8,192."""
+        """The example of a maintainer (QwenLM/Qwen issue 422): four layers of 2,048, four of 4,096, then 8,192."""
         return WindowSchedule(bands=((4, 2048), (4, 4096), (1, 8192)))
 
     def windows(self, layers: int, train_length: int) -> Windows:
@@ -52,9 +52,9 @@ class WindowSchedule:
 class LongContext:
     """What is laid over a model. Dynamic NTK and LogN leave texts of up to T tokens as they are, to the last bit.
 
-    `dynamic_ntk`: "released" fixes a text's rotary base when its prompt is read, as the released code does; "exact" reads
-    the text again whenever it outgrows its base while being written, so that every token follows from one forward pass
-    over the whole text. `logn`: queries beyond T are scaled by log(position) / log(T), positions counted from 1.
+    `dynamic_ntk`: "released" fixes a text's rotary base when its prompt is read, as the released code does; "exact"
+    reads the text again whenever it outgrows its base while being written, so that every token follows from one forward
+    pass over the whole text. `logn`: queries beyond T are scaled by log(position) / log(T), positions counted from 1.
     `window`: a schedule, or one window per layer. `window_alpha`: each layer takes the rotary base that fits what its
     window can reach (the maintainers' reason for windows by layer). `train_length`: T; None takes the checkpoint's.
     """
@@ -78,10 +78,8 @@ class LongContext:
         fit the model."""
         if self.window is None:
             return (None,) * layers
-        if isinstance(self.window, WindowSchedule):
-            found = self.window.windows(layers, train_length)
-        else:
-            found = self.window
+        window = self.window
+        found = window.windows(layers, train_length) if isinstance(window, WindowSchedule) else window
         return checked_windows(found, layers)
 
 
@@ -98,11 +96,11 @@ def checked_windows(windows: Sequence[int | None], layers: int) -> Windows:
 def ntk_bucket(length: int, train_length: int) -> int:
     """The step b of dynamic NTK for a text of `length` tokens: the smallest b with length <= T * 2^b.
 
-    The rotary base is multiplied by alpha^(d / (d - 2)) with alpha = 2^(b + 1) - 1: 1 up to T, 3 up to 2 T, 7 up to 4 T.
+    The rotary base is multiplied by alpha^(d / (d - 2)), alpha = 2^(b + 1) - 1: 1 up to T, 3 up to 2 T, 7 up to 4 T.
     """
     return max(-(-length // train_length) - 1, 0).bit_length()
 
 
 def ntk_alpha(bucket: int) -> int:
     """alpha of a step."""
-    return 2 ** (bucket + 1) - 1
+    return (2 << bucket) - 1

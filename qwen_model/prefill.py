@@ -12,12 +12,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from qwen_model.cache import Cache, CacheShape, SlotCache, StackCache
+from qwen_model.cache import Cache, CacheShape, StackCache
+from qwen_model.layout import Layout, Packed, Plain
+from qwen_model.long_context import LongContext
 from qwen_model.prefixes import plan
 
 
 class CausalLM(Protocol):
-    """What batched reading and writing needs of a model."""
+    """What batched reading and writing needs of a model; `Decoder` says what each member means."""
 
     @property
     def cache_shape(self) -> CacheShape: ...
@@ -25,16 +27,14 @@ class CausalLM(Protocol):
     def dtype(self) -> torch.dtype: ...
     @property
     def device(self) -> torch.device: ...
-
-    def __call__(
-        self, input_ids: Tensor, positions: Tensor | None, mask: Tensor | None, cache: Cache | None, keep: Tensor | None
-    ) -> Tensor:
-        """Logits, as `Decoder.forward` says."""
-        ...
+    @property
+    def settings(self) -> LongContext: ...
+    def ntk_step(self, length: int) -> int: ...
+    def __call__(self, input_ids: Tensor, *, layout: Layout, cache: Cache, keep: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class Packed:
+class Reading:
     """One pass over packed sequences: their indices, where each lies in the stack, and the logits asked for."""
 
     members: list[int]
@@ -50,15 +50,25 @@ class Reader:
     def __init__(self, model: CausalLM, batch_tokens: int) -> None:
         """`batch_tokens` bounds the new tokens of one pass (a longer single sequence still goes through whole)."""
         self.model, self.batch_tokens = model, batch_tokens
-        shape = model.cache_shape
-        self.stack = StackCache(shape.layers, shape.heads, shape.head_dim, model.dtype, model.device)
         self._path: list[int] = []
+        self._start_over(step=0)
         self.tokens = 0
         """Tokens that went through the model so far."""
 
+    def plan(self, sequences: Sequence[Sequence[int]], limits: Sequence[int]) -> list[tuple[int, int]]:
+        """`prefixes.plan` for this model: texts of different NTK steps have other keys and share nothing."""
+        by_step: dict[int, list[int]] = {}
+        for index, sequence in enumerate(sequences):
+            by_step.setdefault(self.model.ntk_step(len(sequence)), []).append(index)
+        ordered: list[tuple[int, int]] = []
+        for _, own in sorted(by_step.items()):
+            planned = plan([sequences[index] for index in own], [limits[index] for index in own])
+            ordered.extend((own[place], shared) for place, shared in planned)
+        return ordered
+
     def passes(
         self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
-    ) -> Iterator[Packed]:
+    ) -> Iterator[Reading]:
         """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending."""
         at = 0
         while at < len(ordered):
@@ -70,10 +80,12 @@ class Reader:
         """How many of the next sequences go into one pass: those of the first one's prefix, within the budget."""
         first, shared = ordered[0]
         prefix = list(sequences[first][:shared])
+        step = self.model.ntk_step(len(sequences[first]))
         total = count = 0
         for index, own in ordered:
             total += len(sequences[index]) - own
             same = own == shared and list(sequences[index][:own]) == prefix
+            same = same and self.model.ntk_step(len(sequences[index])) == step
             if count and (not same or total > self.batch_tokens):
                 break
             count += 1
@@ -82,11 +94,11 @@ class Reader:
     @torch.inference_mode()
     def read(
         self, sequences: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
-    ) -> Packed:
+    ) -> Reading:
         """One pass over sequences with the same shared prefix."""
         members = [index for index, _ in batch]
         shared = batch[0][1]
-        self._hold(list(sequences[members[0]][:shared]))
+        self._hold(list(sequences[members[0]][:shared]), self.model.ntk_step(len(sequences[members[0]])))
         spans: list[tuple[int, int]] = []
         keep: list[int] = []
         start = shared
@@ -97,10 +109,19 @@ class Reader:
             start = end
         tokens = [token for index in members for token in sequences[index][shared:]]
         logits = self._forward(tokens, [(a - shared, b - shared) for a, b in spans], keep)
-        return Packed(members, shared, spans, logits)
+        return Reading(members, shared, spans, logits)
 
-    def _hold(self, prefix: list[int]) -> None:
-        """Make the stack hold exactly these tokens, computing only what it does not hold yet."""
+    def _start_over(self, step: int) -> None:
+        """Forget all keys: they were turned under other settings than those to come."""
+        model = self.model
+        self._under = (model.settings, step)
+        self.stack = StackCache(model.cache_shape, model.dtype, model.device)
+        self._path.clear()
+
+    def _hold(self, prefix: list[int], step: int) -> None:
+        """Make the stack hold exactly these tokens at that NTK step, computing only what it does not hold yet."""
+        if self._under != (self.model.settings, step):
+            self._start_over(step)
         kept = 0
         while kept < min(len(prefix), len(self._path)) and prefix[kept] == self._path[kept]:
             kept += 1
@@ -113,31 +134,17 @@ class Reader:
 
     def _forward(self, tokens: list[int], spans: list[tuple[int, int]], keep: list[int]) -> Tensor:
         device, held, new = self.model.device, self.stack.length, len(tokens)
-        positions = torch.empty(new, dtype=torch.long, device=device)
-        for start, end in spans:
-            positions[start:end] = torch.arange(held, held + end - start, device=device)
+        steps = torch.tensor([[self._under[1]]], device=device)
+        layout = Plain(new, past=held, steps=steps) if len(spans) == 1 else Packed(held, spans, steps)
         self.stack.reserve(held + new)
         self.tokens += new
         logits = self.model(
             torch.tensor([tokens], device=device),
-            positions[None],
-            _packed_mask(spans, held, new, device),
-            self.stack,
-            torch.tensor(keep, dtype=torch.long, device=device),
+            layout=layout,
+            cache=self.stack,
+            keep=torch.tensor(keep, dtype=torch.long, device=device),
         )
         return logits[0].float()
-
-
-def _packed_mask(spans: list[tuple[int, int]], held: int, new: int, device: torch.device) -> Tensor | None:
-    """Every token reads the held prefix and its own sequence up to itself; None where that is plain causal."""
-    if held == 0 and len(spans) == 1:
-        return None
-    mask = torch.zeros(new, held + new, dtype=torch.bool, device=device)
-    mask[:, :held] = True
-    for start, end in spans:
-        size = end - start
-        mask[start:end, held + start : held + end] = torch.ones(size, size, dtype=torch.bool, device=device).tril()
-    return mask[None, None]
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
     sequences = list(users)
     first = [min(len(items[i].context) for i in users[sequence]) - 1 for sequence in sequences]
     wanted = [list(range(start, len(sequence))) for start, sequence in zip(first, sequences, strict=True)]
-    for packed in reader.passes(sequences, plan(sequences, first), wanted):
+    for packed in reader.passes(sequences, reader.plan(sequences, first), wanted):
         logprobs = packed.logits.log_softmax(-1)
         known: list[tuple[int, float]] = []
         row = 0
@@ -172,9 +179,3 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
                 known.append((index, float(logprobs[rows, targets].sum())))
             row += len(wanted[member])
         yield known
-
-
-def new_slots(model: CausalLM, slots: int) -> SlotCache:
-    """A decoding cache of the model's shape."""
-    shape = model.cache_shape
-    return SlotCache(shape.layers, slots, shape.heads, shape.head_dim, model.dtype, model.device)

@@ -32,10 +32,10 @@ PRESETS: dict[str, ModelConfig] = {
     "qwen-1.8b": _qwen(2048, 24, 151936),
     "qwen-7b": _qwen(4096, 32, 151936),
     "qwen-14b": _qwen(5120, 40, 152064),
-    # parameters with an 8,192-token vocabulary of their own; the name is their number; T is short, so that 16 T is soon reached
+    # named by their parameters with an 8,192-token vocabulary of their own; T is short, so that 16 T is soon reached
     "nano-2m": _qwen(96, 4, 8192, head_dim=32, length=256),
     "nano-8m": _qwen(256, 4, 8192, head_dim=64, length=256),
     "nano-15m": _qwen(384, 5, 8192, head_dim=64, length=256),
     "nano-34m": _qwen(512, 8, 8192, head_dim=64, length=512),
 }
-"""The report's 7B and 1.8B state a context of 2,048 (Table 1); their released checkpoints of September 2023 say 8,192."""
+"""The report trains all sizes at 2,048 tokens (section 2.4); the released 1.8B and 7B of September 2023 say 8,192."""

@@ -15,6 +15,7 @@ from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.generation import Generator, Request, generate
 from qwen_model.prefill import Continuation, Reader, score
 from qwen_model.prefixes import plan
+from qwen_model.sampling import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +128,7 @@ def test_a_row_does_not_depend_on_its_batch(model, tokenizer, slots, temperature
                 key=prompt,
                 prompt=tuple(tokenizer.encode(prompt)),
                 max_tokens=10 + 7 * (len(prompt) % 5),
-                temperature=temperature,
-                top_p=0.9,
-                seed=len(prompt),
+                sampling=Sampling(temperature=temperature, top_p=0.9, seed=len(prompt)),
             )
             for prompt in prompts
         ]

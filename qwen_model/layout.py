@@ -1,0 +1,123 @@
+"""Where the tokens of a pass stand in their texts, and which keys each of them may read.
+
+A layout is made once per pass and shared by all layers. R rows, T new tokens, S keys (those in a cache first).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Layout(Protocol):
+    """What the decoder needs to know of a pass."""
+
+    positions: Tensor
+    """(R, T): place of each token in its own text, from 0."""
+    steps: Tensor
+    """(R, T) or (R, 1): dynamic NTK's step of the text that the token belongs to (`long_context.ntk_bucket`)."""
+    past: int | None
+    """Keys before the first token where every row is one unbroken text (no padding, no packing); else None."""
+
+    def first_key(self, window: int | None) -> int:
+        """Keys before this one are read by no token under that window."""
+        ...
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """Bool (R or 1, 1, T, S - first_key), True where a token may read; None if it may read all or it is causal."""
+        ...
+
+
+def band(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which key positions (..., S) a query position (..., T) reads: none after it, and only `window` up to itself."""
+    distance = queries[..., :, None] - keys[..., None, :]
+    reads = distance >= 0
+    return reads if window is None else reads & (distance < window)
+
+
+class Plain:
+    """Rows of `new` tokens each, behind `past` tokens of their own texts."""
+
+    def __init__(self, new: int, *, past: int = 0, steps: Tensor) -> None:
+        self.past: int | None = past
+        self.steps = steps
+        self.positions = torch.arange(past, past + new, device=steps.device)[None, :]
+
+    def first_key(self, window: int | None) -> int:
+        past = self.past or 0
+        return 0 if window is None else max(0, past - window + 1)
+
+    def mask(self, window: int | None) -> Tensor | None:
+        past, new, first = self.past or 0, self.positions.shape[1], self.first_key(window)
+        if new == 1 or (past == 0 and (window is None or window >= new)):
+            return None
+        keys = torch.arange(first, past + new, device=self.positions.device)
+        return band(self.positions, keys, window)[None]
+
+
+class _Segmented(ABC):
+    """Texts side by side: a token reads its own segment and what all segments share."""
+
+    past: int | None = None
+
+    def __init__(self) -> None:
+        self._masks: dict[int | None, Tensor] = {}
+
+    def first_key(self, window: int | None) -> int:
+        return 0
+
+    def mask(self, window: int | None) -> Tensor:
+        if window not in self._masks:
+            self._masks[window] = self._mask(window)
+        return self._masks[window]
+
+    @abstractmethod
+    def _mask(self, window: int | None) -> Tensor: ...
+
+
+class Padded(_Segmented):
+    """Rows of unequal length: `attention_mask` (R, T) is 1 at tokens and 0 at padding, on either side.
+
+    Padding reads only padding, so that it never meets an empty softmax; nothing reads it.
+    """
+
+    def __init__(self, attention_mask: Tensor, steps: Tensor) -> None:
+        super().__init__()
+        self._real = attention_mask.bool()
+        self.steps = steps
+        self.positions = (self._real.long().cumsum(-1) - 1).clamp(min=0)
+
+    def _mask(self, window: int | None) -> Tensor:
+        same = self._real[:, :, None] == self._real[:, None, :]
+        own = torch.eye(self._real.shape[1], dtype=torch.bool, device=self._real.device)
+        return ((same & band(self.positions, self.positions, window)) | own)[:, None]
+
+
+class Packed(_Segmented):
+    """One row of several texts behind a prefix of `held` tokens that all share; `spans` are their places in the row."""
+
+    def __init__(self, held: int, spans: Sequence[tuple[int, int]], steps: Tensor) -> None:
+        super().__init__()
+        self.steps = steps
+        self._held = held
+        new = spans[-1][1]
+        self._segments = torch.empty(new, dtype=torch.long, device=steps.device)
+        positions = torch.empty_like(self._segments)
+        for segment, (start, end) in enumerate(spans):
+            self._segments[start:end] = segment
+            positions[start:end] = torch.arange(held, held + end - start, device=steps.device)
+        self.positions = positions[None, :]
+
+    def first_key(self, window: int | None) -> int:
+        return 0 if window is None else max(0, self._held - window + 1)
+
+    def _mask(self, window: int | None) -> Tensor:
+        first = self.first_key(window)
+        (positions,) = self.positions
+        own = (self._segments[:, None] == self._segments[None, :]) & band(positions, positions, window)
+        prefix = band(positions, torch.arange(first, self._held, device=positions.device), window)
+        return torch.cat((prefix, own), dim=-1)[None, None]

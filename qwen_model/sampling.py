@@ -1,0 +1,79 @@
+"""Choosing the next token from logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_HEAD = 256
+"""Tokens looked at first for a nucleus; sorting a whole vocabulary takes a hundred times as long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to choose. `temperature` 0 is greedy; of equal logits the first wins.
+
+    `repetition_penalty` divides positive and multiplies negative logits of tokens that the text holds already, prompt
+    included. Then come temperature, `top_k` (0: all) and `top_p` (the smallest set of tokens of at least that mass), in
+    this order. `seed` belongs to the text, so that what it draws does not depend on its batch.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good, wanted in (
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 (all tokens) or more"),
+            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "more than 0; 1 is none"),
+        ):
+            if not good:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; give {wanted}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is argmax and nothing else."""
+        return self.temperature == 0 and self.repetition_penalty == 1
+
+    def random(self) -> torch.Generator:
+        """The random state of one text. It lives on the CPU, so that a seed means the same on every device."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+def choose(logits: Tensor, sampling: Sampling, text: Sequence[int], random: torch.Generator) -> int:
+    """The next token after `text` from its logits (V,), float32."""
+    logits = logits.cpu()
+    if sampling.repetition_penalty != 1:
+        seen = torch.tensor(sorted(set(text)))
+        found = logits[seen]
+        penalty = sampling.repetition_penalty
+        logits = logits.index_copy(0, seen, torch.where(found > 0, found / penalty, found * penalty))
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / sampling.temperature
+    if sampling.top_k and sampling.top_k < len(logits):
+        head, tokens = logits.topk(sampling.top_k)
+        probabilities = head.softmax(-1)
+    else:
+        probabilities, tokens = logits.softmax(-1), torch.arange(len(logits))
+    if sampling.top_p < 1:
+        probabilities, order = _nucleus(probabilities, sampling.top_p)
+        tokens = tokens[order]
+    return int(tokens[torch.multinomial(probabilities, 1, generator=random)])
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The largest probabilities, descending, whose mass before each is below `top_p`, and their indices."""
+    size = min(_HEAD, len(probabilities))
+    head, order = probabilities.topk(size)
+    if head.sum() < top_p and size < len(probabilities):
+        head, order = probabilities.sort(descending=True, stable=True)
+    kept = head.cumsum(-1) - head < top_p
+    return head[kept], order[kept]
