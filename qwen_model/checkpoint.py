@@ -86,9 +86,15 @@ def read_config(folder: Path) -> dict[str, object]:
     return value
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The checkpoint's tokenizer."""
-    return Tokenizer(checkpoint.folder)
+def load_tokenizer(checkpoint: Checkpoint | Path) -> Tokenizer:
+    """The tokenizer of a checkpoint or of its folder: tokenizer.json, else the first Qwen's qwen.tiktoken."""
+    folder = checkpoint if isinstance(checkpoint, Path) else checkpoint.folder
+    vocabulary = folder / "qwen.tiktoken"
+    if vocabulary.is_file() and not (folder / "tokenizer.json").is_file():
+        from qwen_model.qwen_tokenizer import QwenTokenizer
+
+        return QwenTokenizer(vocabulary, folder)
+    return Tokenizer(folder)
 
 
 def _from_gguf(name: str, path: Path, digest: str) -> Checkpoint:
