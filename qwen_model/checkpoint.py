@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen_model.catalogue import CATALOGUE, obtain
 from qwen_model.config import ModelError
-from qwen_model.config_json import read_model_config
+from qwen_model.config_json import layout_of, read_model_config
 from qwen_model.download import cache_dir, sha256_file
 from qwen_model.tokenizer import Tokenizer
+from qwen_model.weight_files import weight_paths
 
 if TYPE_CHECKING:
-    import torch
-
     from qwen_model.decoder import Decoder
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Checkpoint:
     """Of the GGUF the folder was made from, such as Q4_K_M; None for full-precision weights."""
 
 
-def find_checkpoint(model: str) -> Checkpoint:
+def find_checkpoint(model: str, *, allow_pickle_weights: bool = False) -> Checkpoint:
     """Resolve a catalogue name, a GGUF file or a checkpoint folder; fetches and converts where needed.
 
     Raises ModelError (or the catalogue's DownloadError) with one line that names the remedy.
@@ -43,7 +44,8 @@ def find_checkpoint(model: str) -> Checkpoint:
     if model in CATALOGUE:
         return _from_gguf(model, obtain(model), CATALOGUE[model].sha256)
     if path.is_dir():
-        return Checkpoint(name=path.resolve().name, folder=path, fingerprint=_fingerprint(path), quantisation=None)
+        digest = _fingerprint(path, pickles=allow_pickle_weights)
+        return Checkpoint(name=path.resolve().name, folder=path, fingerprint=digest, quantisation=None)
     if path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(f"{path}: neither a folder nor a .gguf file")
@@ -52,20 +54,41 @@ def find_checkpoint(model: str) -> Checkpoint:
     raise ModelError(f"{model}: no such model")
 
 
-def load_model(model: str | Checkpoint, dtype: str = "float32", device: str = "cpu") -> Decoder:
-    """Load a decoder in evaluation mode; `dtype` is float32, bfloat16 or float16. Its tokenizer: `load_tokenizer`."""
+def load_model(
+    model: str | Checkpoint, dtype: str = "float32", device: str = "cpu", *, allow_pickle_weights: bool = False
+) -> Decoder:
+    """Load a decoder in evaluation mode; `dtype` is float32, bfloat16 or float16. Its tokenizer: `load_tokenizer`.
+
+    Where the file holds numbers of that type, the CPU's weights are the file's own pages: the file may be deleted or
+    replaced by another, but not be overwritten in place, while the model is in use. `allow_pickle_weights` reads
+    pytorch_model.bin too, by torch's unpickler for weights, which runs no code.
+    Raises ModelError, one line that names the file, the field or tensor, and the remedy.
+    """
     import torch
 
     from qwen_model.decoder import Decoder
+    from qwen_model.weights import read_weights
 
-    checkpoint = model if isinstance(model, Checkpoint) else find_checkpoint(model)
-    config = read_model_config(read_config(checkpoint.folder), str(checkpoint.folder / "config.json"))
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+    if isinstance(model, Checkpoint):
+        checkpoint = model
+    else:
+        checkpoint = find_checkpoint(model, allow_pickle_weights=allow_pickle_weights)
+    raw, where = read_config(checkpoint.folder), str(checkpoint.folder / "config.json")
+    config = read_model_config(raw, where)
     with torch.device("meta"):
         decoder = Decoder(config)
-    weights = {name: tensor.to(device, getattr(torch, dtype)) for name, tensor in _weights(checkpoint.folder).items()}
+    weights = read_weights(
+        checkpoint.folder,
+        {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()},
+        layout_of(raw, where),
+        getattr(torch, dtype),
+        torch.device(device),
+        pickles=allow_pickle_weights,
+    )
     if config.tie_word_embeddings:
-        weights["lm_head.weight"] = weights.get("model.embed_tokens.weight", torch.empty(0))
-    _check(weights, decoder.state_dict(), checkpoint.folder)
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     decoder.load_state_dict(weights, assign=True)
     if config.tie_word_embeddings:
         decoder.lm_head.weight = decoder.model.embed_tokens.weight
@@ -75,14 +98,16 @@ def load_model(model: str | Checkpoint, dtype: str = "float32", device: str = "c
 
 
 def read_config(folder: Path) -> dict[str, object]:
-    """The folder's config.json."""
+    """The folder's config.json. Raises ModelError where there is none, or one that is no JSON object."""
     path = folder / "config.json"
     try:
-        value: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: no config.json; name a checkpoint folder or a .gguf file") from error
     except ValueError as error:
         raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")
     return value
 
 
@@ -119,50 +144,17 @@ def _show_conversion(name: str) -> Callable[[int, int], None]:
     return show
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickles = sorted(folder.glob("*.bin"))
-        why = (
-            f"only {pickles[0].name}, a pickle, which is never read; convert it to safetensors"
-            if pickles
-            else "no weights"
-        )
-        raise ModelError(f"{folder}: {why} (model.safetensors)")
-    return files
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    weights: dict[str, torch.Tensor] = {}
-    for path in _weight_files(folder):
-        try:
-            weights.update(load_file(path))
-        except SafetensorError as error:
-            raise ModelError(
-                f"{path}: damaged or truncated ({error}); fetch it again, or delete its folder if it is in the cache"
-            ) from error
-    return weights
-
-
-def _check(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], folder: Path) -> None:
-    for name, tensor in wanted.items():
-        if name not in found:
-            raise ModelError(f"{folder}: tensor {name} is missing; fetch the checkpoint again")
-        if found[name].shape != tensor.shape:
-            shapes = f"{tuple(found[name].shape)}, not {tuple(tensor.shape)} as config.json says"
-            raise ModelError(f"{folder}: tensor {name} has the shape {shapes}")
-    extra = sorted(found.keys() - wanted.keys())
-    if extra:
-        raise ModelError(f"{folder}: tensor {extra[0]} is unknown to this architecture")
-
-
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, *, pickles: bool) -> str:
     digest = hashlib.sha256()
-    names = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-    for path in (*(folder / name for name in names), *_weight_files(folder)):
+    names = (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "qwen.tiktoken",
+    )
+    for path in (*(folder / name for name in names), *weight_paths(folder, pickles=pickles)):
         if path.is_file():
             digest.update(f"{path.name} {sha256_file(path)}\n".encode())
     return digest.hexdigest()[:16]

@@ -6,23 +6,27 @@ stay apart where the file keeps them apart (quantised files often do, though the
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qwen_model.config import ModelError
-
-if TYPE_CHECKING:
-    import numpy
+from qwen_model.new_folder import new_folder
+from qwen_model.safetensors_writer import Outgoing, write_safetensors
 
 IMPORT_VERSION = 1
 """Raised when the same file would be written differently; part of the model's fingerprint."""
 
 QUANTISATION = "gguf_quantisation"
 """Our field of the written config.json."""
+
+QUANTISATIONS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+"""What tensors may be stored in."""
+
+PIECE = 1 << 18
+"""Numbers that are expanded at a time: what stays in a core's cache."""
 
 _ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 _LAYER_TENSORS = {
@@ -60,39 +64,35 @@ _USER_DEFINED = 4
 def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]) -> None:
     """Write `folder` from the GGUF file `source`. `progress` is told the tensors done and their number.
 
-    The folder appears whole or not at all. Raises ModelError for a damaged file or one of an unknown kind.
+    The folder appears whole or not at all, and memory holds a few pieces of one tensor at a time. Raises ModelError for
+    a damaged file or one of an unknown kind.
     """
     import struct
 
     import gguf
-    from safetensors.numpy import save_file
 
     try:
         reader = gguf.GGUFReader(source)
         fields = {name: field.contents() for name, field in reader.fields.items()}
         config = _config(fields, {tensor.name for tensor in reader.tensors}, source)
-        tensors = _tensors(reader, config, source, progress)
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, struct.error) as error:
-        raise ModelError(f"{source}: damaged or truncated GGUF ({error}); delete it and fetch it again") from error
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
         tokenizer, tokenizer_config, eos = _tokenizer(fields, source)
         config["eos_token_id"] = eos
-        for name, value in (
-            ("config.json", config),
-            ("generation_config.json", {"eos_token_id": eos}),
-            ("tokenizer.json", tokenizer),
-            ("tokenizer_config.json", tokenizer_config),
-        ):
-            (partial / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-        partial.rename(folder)
-    except OSError as error:
+        tensors = _tensors(reader, config, source, progress)
+        with new_folder(folder, "free space or set HARNESS_CACHE to a larger disk") as partial:
+            write_safetensors(partial / "model.safetensors", tensors)
+            for name, value in (
+                ("config.json", config),
+                ("generation_config.json", {"eos_token_id": eos}),
+                ("tokenizer.json", tokenizer),
+                ("tokenizer_config.json", tokenizer_config),
+            ):
+                (partial / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+        progress(len(tensors), len(tensors))
+    except ModelError:
         if not folder.is_dir():  # else another process finished the same conversion first
-            raise ModelError(f"{folder}: {error.strerror}; free space or set HARNESS_CACHE to a larger disk") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, struct.error) as error:
+        raise ModelError(f"{source}: damaged or truncated GGUF ({error}); delete it and fetch it again") from error
 
 
 def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, Any]:
@@ -134,24 +134,42 @@ def _quantisation(fields: dict[str, Any]) -> str:
 
 def _tensors(
     reader: Any, config: dict[str, Any], source: Path, progress: Callable[[int, int], None]
-) -> dict[str, numpy.ndarray[Any, Any]]:
-    import gguf
-    import numpy
-
-    tensors: dict[str, numpy.ndarray[Any, Any]] = {}
-    for count, tensor in enumerate(reader.tensors):
-        progress(count, len(reader.tensors))
+) -> dict[str, Outgoing]:
+    done = itertools.count()
+    tensors: dict[str, Outgoing] = {}
+    for tensor in reader.tensors:
         name = _tensor_name(tensor.name)
         if name is None:
             raise ModelError(f"{source}: tensor {tensor.name} is unknown in a {config['model_type']} model")
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32, copy=False)
+        if tensor.tensor_type.name not in QUANTISATIONS:
+            kinds = ", ".join(QUANTISATIONS)
+            raise ModelError(f"{source}: tensor {tensor.name} is {tensor.tensor_type.name}, not one of {kinds}")
+        heads = None
         if config["model_type"] == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config["num_attention_heads" if name.endswith("q_proj.weight") else "num_key_value_heads"]
-            # llama.cpp interleaves the rotated pairs of Llama's heads; ours are half-split
-            values = values.reshape(heads, -1, 2, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
-        tensors[name] = numpy.ascontiguousarray(values)
-    progress(len(reader.tensors), len(reader.tensors))
+
+        def numbers(tensor: Any = tensor, heads: int | None = heads) -> Iterator[memoryview]:
+            progress(next(done), len(reader.tensors))
+            yield from _dequantised(tensor, heads)
+
+        tensors[name] = Outgoing(kind="F32", shape=tuple(int(size) for size in tensor.shape[::-1]), pieces=numbers)
     return tensors
+
+
+def _dequantised(tensor: Any, heads: int | None) -> Iterator[memoryview]:
+    """The tensor's numbers in float32, a few rows at a time. `heads` is set where rows of heads are interleaved."""
+    import gguf
+    import numpy
+
+    rows = tensor.data.reshape(-1, tensor.data.shape[-1])
+    if heads is not None:
+        # llama.cpp interleaves the rotated pairs of Llama's heads; ours are half-split
+        rows = rows.reshape(heads, -1, 2, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)
+    step = max(1, PIECE // int(tensor.shape[0]))
+    for start in range(0, len(rows), step):
+        together = rows[start : start + step].reshape(1, -1)  # gguf expands 16 rows at a time, which are too few
+        values = gguf.quants.dequantize(together, tensor.tensor_type)
+        yield numpy.ascontiguousarray(values, dtype=numpy.float32).data
 
 
 def _tensor_name(name: str) -> str | None:

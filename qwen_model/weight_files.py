@@ -1,0 +1,192 @@
+"""The weight files of a checkpoint folder: which there are, which tensors they hold, and reading those by rows."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qwen_model.config import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+SAFETENSORS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+_AGAIN = "fetch it again, or delete its folder if it is in the cache"
+
+
+class WeightFile(Protocol):
+    """One open file of tensors."""
+
+    path: Path
+
+    def names(self) -> list[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def kind(self, name: str) -> str:
+        """The type of its numbers, as safetensors writes it, such as BF16."""
+        ...
+
+    def mapped(self, name: str) -> torch.Tensor:
+        """The tensor on the CPU in the file's own type, its memory the file's pages (private: writing to them leaves
+        the file as it is), or a copy where the file cannot be mapped."""
+        ...
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Rows of the tensor (elements, if it has one dimension), read into memory of their own."""
+        ...
+
+
+def weight_paths(folder: Path, *, pickles: bool = False) -> list[Path]:
+    """The files that make up the checkpoint, sorted: those that an index names, else the only one.
+
+    Raises ModelError where none is there, where several have no index, and for pickles unless they are asked for.
+    """
+    return _find(folder, pickles)[0]
+
+
+def open_weights(folder: Path, *, pickles: bool = False) -> dict[str, WeightFile]:
+    """The file of each tensor. Raises ModelError for a damaged file, and where index and files do not agree."""
+    paths, index = _find(folder, pickles)
+    held: dict[str, WeightFile] = {}
+    for path in paths:
+        file: WeightFile = _Pickle(path) if path.suffix == ".bin" else _Safetensors(path)
+        for name in file.names():
+            if name in held:
+                raise ModelError(f"{path}: tensor {name} is in {held[name].path.name} too; fetch the checkpoint again")
+            held[name] = file
+    if index is not None:
+        _compare(index, held)
+    return held
+
+
+def _find(folder: Path, pickles: bool) -> tuple[list[Path], Path | None]:
+    """The weight files, and the index that names them if there is one."""
+    for name in (SAFETENSORS, PICKLE) if pickles else (SAFETENSORS,):
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return sorted({folder / file for file in _weight_map(index).values()}), index
+        if (folder / name).is_file():
+            return [folder / name], None
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) > 1:
+        raise ModelError(
+            f"{folder}: {len(found)} safetensors files and no {SAFETENSORS}.index.json; fetch the index too"
+        )
+    if not found:
+        bins = sorted(folder.glob("*.bin"))
+        raise ModelError(
+            f"{folder}: only {bins[0].name}, a pickle, which can hold programs; convert it to {SAFETENSORS}, or load"
+            f" {PICKLE} with allow_pickle_weights=True"
+            if bins
+            else f"{folder}: no weights ({SAFETENSORS})"
+        )
+    return found, None
+
+
+def _compare(index: Path, held: Mapping[str, WeightFile]) -> None:
+    stated = _weight_map(index)
+    for name, file in stated.items():
+        if name not in held or held[name].path.name != file:
+            raise ModelError(f"{index}: tensor {name} is not in {file}, which the index names; fetch both again")
+    for name in sorted(held.keys() - stated.keys()):
+        raise ModelError(f"{index}: does not name tensor {name} of {held[name].path.name}; fetch both again")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        value: Any = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{index}: not JSON ({error}); fetch it again") from error
+    files = value.get("weight_map") if isinstance(value, dict) else None
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        raise ModelError(f"{index}: no weight_map from tensors to files; fetch it again")
+    for file in sorted(set(files.values())):
+        if Path(file).name != file:
+            raise ModelError(f"{index}: {file!r} is no file beside the index; fetch it again")
+        if not (index.parent / file).is_file():
+            raise ModelError(f"{index}: names {file}, which is missing; fetch that file too")
+    return files
+
+
+class _Safetensors:
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        try:
+            self._mapped: Any = safe_open(path, framework="pt")
+            self._read: Any = safe_open(path, framework="pt", backend="pread")
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: damaged or truncated ({_line(error)}); {_AGAIN}") from error
+
+    def names(self) -> list[str]:
+        return list(self._mapped.keys())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._mapped.get_slice(name).get_shape())
+
+    def kind(self, name: str) -> str:
+        return str(self._mapped.get_slice(name).get_dtype())
+
+    def mapped(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self._mapped.get_tensor(name)
+        if tensor.data_ptr() % tensor.element_size():
+            return tensor.clone()
+        return tensor
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        tensor: torch.Tensor = self._read.get_slice(name)[start:stop]
+        return tensor
+
+
+class _Pickle:
+    """Read by torch's own unpickler for weights, which builds tensors and containers of them and calls nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        import torch
+
+        self.path = path
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError as error:
+            raise ModelError(
+                f"{path}: holds more than weights, and was not run; use a safetensors checkpoint"
+            ) from error
+        except (RuntimeError, EOFError, OSError) as error:
+            why = f"damaged, truncated or older than torch 1.6 ({_line(error)})"
+            raise ModelError(f"{path}: {why}; fetch it again, or as safetensors") from error
+        if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+            raise ModelError(f"{path}: not a dictionary of tensors; use a safetensors checkpoint")
+        self._tensors: dict[str, torch.Tensor] = loaded
+
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def kind(self, name: str) -> str:
+        kinds = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+        kind = str(self._tensors[name].dtype).removeprefix("torch.")
+        return kinds.get(kind, kind)
+
+    def mapped(self, name: str) -> torch.Tensor:
+        return self._tensors[name].contiguous()
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        return self._tensors[name][start:stop]
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def pieces(length: int, step: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the pieces of `step` that make up `length`."""
+    for start in range(0, length, step):
+        yield start, min(start + step, length)

@@ -1,0 +1,138 @@
+"""Weights of a checkpoint folder in the decoder's names, straight in the type that is wanted.
+
+Where file and memory agree in type, a tensor's memory is the file's own pages (on the CPU). Else it is read and
+converted some megabytes at a time. Either way memory holds the weights once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qwen_model.config import ModelError
+from qwen_model.config_json import Layout
+from qwen_model.tensor_names import stored_tensors
+from qwen_model.weight_files import WeightFile, open_weights, pieces
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+PIECE = 4 << 20
+"""Numbers that are read, converted or checked at a time."""
+_COMPUTED = ".rotary_emb.inv_freq"
+"""Older checkpoints store the rotary frequencies, which follow from the config."""
+
+
+def read_weights(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    layout: Layout,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    pickles: bool = False,
+) -> dict[str, torch.Tensor]:
+    """A tensor of each of `shapes`, the decoder's parameters by name.
+
+    Raises ModelError that names the tensor and its file: missing, extra, of another shape, of whole numbers, NaN or
+    infinite (also where a number is too large for `dtype`).
+    """
+    files = open_weights(folder, pickles=pickles)
+    stored = stored_tensors(shapes, layout)
+    tied = "lm_head.weight" not in shapes and "lm_head.weight" in files
+    _compare(files, stored, shapes, folder, extra={"lm_head.weight"} if tied else set())
+    weights: dict[str, torch.Tensor] = {}
+    for name, parts in stored.items():
+        start = 0
+        for part in parts:
+            stop = start + shapes[part][0]
+            weights[part] = _read(files[name], name, start, stop, dtype, device)
+            start = stop
+    if tied:
+        (embedding,) = (name for name, parts in stored.items() if parts == ("model.embed_tokens.weight",))
+        _compare_tied(files["lm_head.weight"], files[embedding], embedding)
+    return weights
+
+
+def _compare(
+    files: Mapping[str, WeightFile],
+    stored: Mapping[str, tuple[str, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+    folder: Path,
+    extra: set[str],
+) -> None:
+    for name, parts in stored.items():
+        if name not in files:
+            raise ModelError(f"{folder}: tensor {name} is missing; fetch the checkpoint again")
+        file = files[name]
+        wanted = (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:])
+        if file.shape(name) != wanted:
+            raise ModelError(
+                f"{file.path}: tensor {name} has the shape {file.shape(name)}, not {wanted} as config.json says;"
+                " fetch both files again"
+            )
+        if file.kind(name) not in KINDS:
+            raise ModelError(
+                f"{file.path}: tensor {name} is of type {file.kind(name)}, not one of {', '.join(KINDS)};"
+                " use a checkpoint that is not quantised"
+            )
+    for name in sorted(files.keys() - stored.keys() - extra):
+        if not name.endswith(_COMPUTED):
+            raise ModelError(
+                f"{files[name].path}: tensor {name} is unknown to this architecture; check config.json, or remove it"
+            )
+
+
+def _read(file: WeightFile, name: str, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    import torch
+
+    shape = (stop - start, *file.shape(name)[1:])
+    step = max(1, PIECE * shape[0] // torch.Size(shape).numel())
+    if device.type == "cpu" and KINDS[file.kind(name)] == str(dtype).removeprefix("torch."):
+        out = file.mapped(name)[start:stop]
+        for first, last in pieces(shape[0], step):
+            _check(out[first:last], file, name)
+        return out
+    out = torch.empty(shape, dtype=dtype, device=device)
+    for first, last in pieces(shape[0], step):
+        piece = file.rows(name, start + first, start + last)
+        converted = piece.to(dtype)
+        if not _finite(converted):
+            _check(piece, file, name)
+            raise ModelError(f"{file.path}: tensor {name} has numbers too large for {dtype}; load it as bfloat16")
+        out[first:last].copy_(converted)
+    return out
+
+
+def _check(piece: torch.Tensor, file: WeightFile, name: str) -> None:
+    if not _finite(piece):
+        raise ModelError(
+            f"{file.path}: tensor {name} holds NaN or infinite numbers; fetch it again, or it was saved after training"
+            " broke down"
+        )
+
+
+def _finite(piece: torch.Tensor) -> bool:
+    """A sum is not finite if a number is not; large numbers can add up to infinity, and then each is looked at."""
+    import torch
+
+    wide = torch.promote_types(piece.dtype, torch.float32)
+    return bool(torch.isfinite(piece.sum(dtype=wide))) or bool(torch.isfinite(piece).all())
+
+
+def _compare_tied(head: WeightFile, body: WeightFile, embedding: str) -> None:
+    """Some checkpoints tie the output matrix to the embedding and store it again."""
+    import torch
+
+    shape = body.shape(embedding)
+    same = head.shape("lm_head.weight") == shape and all(
+        torch.equal(head.rows("lm_head.weight", first, last), body.rows(embedding, first, last))
+        for first, last in pieces(shape[0], max(1, PIECE // shape[1]))
+    )
+    if not same:
+        raise ModelError(
+            f"{head.path}: tensor lm_head.weight is not the embedding, to which config.json ties it;"
+            " set tie_word_embeddings to false there to use it"
+        )
