@@ -6,9 +6,13 @@
 //
 // Numbers are float or bfloat16; sums are float32. Matrices are row-major; weights are (outputs, inputs) as in nn.Linear.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
+#include <pthread.h>
+#include <thread>
 #include <vector>
 #if defined(__AVX512F__)
 #include <immintrin.h>
@@ -30,7 +34,76 @@ constexpr int TILE_WEIGHTS = 4;   // rows of weights whose sums are closed toget
 constexpr int BLOCK = 16;         // rows of weights per unit of parallel work
 constexpr long MAX_ROWS = 64 ;    // rows of x; also MAX_ROWS in __init__.py
 constexpr long KEYS = 256;        // keys per unit of attention work
+constexpr int SPINS = 2000;       // tenths of milliseconds that helpers stay awake between calls
 constexpr long CHOICES = 4096;    // logits per unit of work
+
+// Threads that help where they can. Whoever is running takes the next unit of work, and the caller waits only for units
+// that were begun: on a busy machine a helper that gets no core costs nothing, where an OpenMP team waits at every
+// barrier for its last member. Helpers sleep soon after the last call, so torch's own threads find the cores free.
+class Helpers {
+  public:
+    template <class Work> void run(long units, int threads, const Work& work) {
+        std::unique_lock<std::mutex> alone(busy_, std::try_to_lock);
+        if (threads <= 1 || units <= 1 || !alone.owns_lock()) {
+            for (long unit = 0; unit < units; unit++) work(unit);
+            return;
+        }
+        for (; started_ < threads - 1; started_++) std::thread(&Helpers::help, this, started_).detach();
+        call_ = [](const void* of, long unit) { (*static_cast<const Work*>(of))(unit); };
+        work_ = &work, units_ = units, wanted_ = threads - 1, done_ = 0;
+        uint32_t turn = turn_ + 1;
+        open_ = uint64_t(turn) << 32 | uint32_t(units);
+        turn_ = turn;
+        if (asleep_) turn_.notify_all();
+        while (take()) {
+        }
+        for (int spins = 0; done_ < units; spins++) rest(spins);
+    }
+    void forked() { started_ = 0; }  // a child process has no helpers yet
+
+  private:
+    std::mutex busy_;
+    int started_ = 0;
+    alignas(64) std::atomic<uint64_t> open_{0};  // turn << 32 | units not taken: a stale turn can take nothing
+    alignas(64) std::atomic<long> done_{0};
+    alignas(64) std::atomic<uint32_t> turn_{0};
+    std::atomic<int> asleep_{0}, wanted_{0};
+    std::atomic<long> units_{0};
+    std::atomic<const void*> work_{nullptr};
+    std::atomic<void (*)(const void*, long)> call_{nullptr};
+
+    static void rest(int spins) {
+        if (spins % 256 == 255) return std::this_thread::yield();
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+    bool take() {
+        uint64_t open = open_;
+        while (uint32_t(open)) {
+            auto call = call_.load();
+            const void* work = work_;
+            long unit = units_ - uint32_t(open);
+            if (!open_.compare_exchange_weak(open, open - 1)) continue;  // else what was read belongs to this turn
+            call(work, unit);
+            done_++;
+            return true;
+        }
+        return false;
+    }
+    void help(int index) {
+        for (uint32_t seen = 0;; seen = turn_) {
+            while (index < wanted_ && take()) {
+            }
+            for (int spins = 0; turn_ == seen && spins < SPINS; spins++) rest(spins);
+            if (turn_ != seen) continue;
+            asleep_++;
+            turn_.wait(seen);
+            asleep_--;
+        }
+    }
+};
+Helpers& helpers = *new Helpers;  // never destroyed: its threads may still sleep when the process ends
 
 typedef float Floats __attribute__((vector_size(BYTES)));
 typedef int32_t Ints __attribute__((vector_size(BYTES)));
@@ -229,8 +302,7 @@ void dot_block(const T* x, long rows, long size, const T* weight, long first, lo
 template <class T> void linear(const T* x, long rows, long size, const Product* products, long count, int threads) {
     long blocks = 0;
     for (long p = 0; p < count; p++) blocks += (products[p].n + BLOCK - 1) / BLOCK;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long block = 0; block < blocks; block++) {
+    helpers.run(blocks, threads, [=](long block) {
         const Product* part = products;
         long first = block * BLOCK;
         for (; first >= (part->n + BLOCK - 1) / BLOCK * BLOCK; part++) first -= (part->n + BLOCK - 1) / BLOCK * BLOCK;
@@ -247,14 +319,14 @@ template <class T> void linear(const T* x, long rows, long size, const Product* 
                     sums[m][i] = widen(narrow<T>(sums[m][i])) + widen(add[m * n + first + i]);
             for (long i = 0; i < width; i++) out[i] = narrow<T>(sums[m][i]);
         }
-    }
+    });
 }
 
 // out = silu(x gate^T) * (x up^T), rounded where torch rounds: after each product, after silu, after the last one.
 template <class T>
 void swiglu(const T* x, long rows, long size, const T* gate, const T* up, T* out, long n, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long first = 0; first < n; first += BLOCK) {
+    helpers.run((n + BLOCK - 1) / BLOCK, threads, [=](long block) {
+        long first = block * BLOCK;
         long width = std::min<long>(BLOCK, n - first);
         alignas(64) float gates[MAX_ROWS][BLOCK], ups[MAX_ROWS][BLOCK];
         dot_block(x, rows, size, gate, first, width, gates);
@@ -269,7 +341,7 @@ void swiglu(const T* x, long rows, long size, const T* gate, const T* up, T* out
             for (long i = 0; i < width; i++)
                 out[m * n + first + i] = narrow<T>(widen(narrow<T>(gates[m][i])) * widen(narrow<T>(ups[m][i])));
         }
-    }
+    });
 }
 
 // out[h][d] += sum over keys of p[h][key] * value[key][d], for HEADS heads and WIDE vectors of d.
@@ -343,36 +415,32 @@ void attend(const T* q, long rows, long heads, long kv_heads, long dim, const T*
     static thread_local std::vector<float> kept;  // of each part: sums (group, dim), largest (group), total (group)
     if ((long)kept.size() < parts * size) kept.resize(parts * size);
     float* results = kept.data();
-#pragma omp parallel num_threads(threads)
-    {
+    helpers.run(parts, threads, [&](long part) {
         static thread_local std::vector<float> scores;
         if ((long)scores.size() < group * KEYS) scores.resize(group * KEYS);
-#pragma omp for schedule(dynamic)
-        for (long part = 0; part < parts; part++) {
-            long pair = std::upper_bound(first.begin(), first.end(), part) - first.begin() - 1;
-            long row = pair / kv_heads, head = pair % kv_heads, from = (part - first[pair]) * KEYS;
-            long at = row * row_stride + head * head_stride + from * stride;
-            float* result = results + part * size;
-            attend_part(q + (row * heads + head * group) * dim, group, dim, keys + at, values + at, stride,
-                        std::min<long>(KEYS, lengths[row] - from), scale, result, result + group * dim,
-                        result + group * dim + group, scores.data());
-        }
-#pragma omp for schedule(static)
-        for (long pair = 0; pair < pairs; pair++) {
-            for (long h = 0; h < group; h++) {
-                const float* results_of = results + first[pair] * size;
-                long count = first[pair + 1] - first[pair];
-                float top = -INFINITY, total = 0;
-                for (long part = 0; part < count; part++) top = std::max(top, results_of[part * size + group * dim + h]);
-                std::vector<float> sums(dim, 0.0f);
-                for (long part = 0; part < count; part++) {
-                    const float* result = results_of + part * size;
-                    float weight = std::exp(result[group * dim + h] - top);
-                    total += weight * result[group * dim + group + h];
-                    for (long d = 0; d < dim; d++) sums[d] += weight * result[h * dim + d];
-                }
-                for (long d = 0; d < dim; d++) out[(pair * group + h) * dim + d] = narrow<T>(sums[d] / total);
+        long pair = std::upper_bound(first.begin(), first.end(), part) - first.begin() - 1;
+        long row = pair / kv_heads, head = pair % kv_heads, from = (part - first[pair]) * KEYS;
+        long at = row * row_stride + head * head_stride + from * stride;
+        float* result = results + part * size;
+        attend_part(q + (row * heads + head * group) * dim, group, dim, keys + at, values + at, stride,
+                    std::min<long>(KEYS, lengths[row] - from), scale, result, result + group * dim,
+                    result + group * dim + group, scores.data());
+    });
+    std::vector<float> sums(dim);
+    for (long pair = 0; pair < pairs; pair++) {
+        const float* results_of = results + first[pair] * size;
+        long count = first[pair + 1] - first[pair];
+        for (long h = 0; h < group; h++) {
+            float top = -INFINITY, total = 0;
+            for (long part = 0; part < count; part++) top = std::max(top, results_of[part * size + group * dim + h]);
+            std::fill(sums.begin(), sums.end(), 0.0f);
+            for (long part = 0; part < count; part++) {
+                const float* result = results_of + part * size;
+                float weight = std::exp(result[group * dim + h] - top);
+                total += weight * result[group * dim + group + h];
+                for (long d = 0; d < dim; d++) sums[d] += weight * result[h * dim + d];
             }
+            for (long d = 0; d < dim; d++) out[(pair * group + h) * dim + d] = narrow<T>(sums[d] / total);
         }
     }
 }
@@ -382,8 +450,7 @@ void attend(const T* q, long rows, long heads, long kv_heads, long dim, const T*
 template <class T> void choose(const T* logits, long rows, long n, int64_t* chosen, float* logprobs, int threads) {
     long parts = (n + CHOICES - 1) / CHOICES;
     std::vector<float> largest(rows * parts), total(rows * parts);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long part = 0; part < rows * parts; part++) {
+    helpers.run(rows * parts, threads, [&](long part) {
         const T* from = logits + part / parts * n + part % parts * CHOICES;
         alignas(64) float values[CHOICES];
         long count = std::min(CHOICES, n - part % parts * CHOICES);
@@ -392,7 +459,7 @@ template <class T> void choose(const T* logits, long rows, long n, int64_t* chos
         std::fill(values + count, values + padded, -INFINITY);
         largest[part] = largest_of(values, padded);
         total[part] = exp_all(values, padded, largest[part]);
-    }
+    });
     for (long row = 0; row < rows; row++) {
         const float *tops = &largest[row * parts], *totals = &total[row * parts];
         const T* from = logits + row * n;
@@ -409,8 +476,7 @@ template <class T> void choose(const T* logits, long rows, long n, int64_t* chos
 }
 
 template <class T> void rms_norm(const T* x, long rows, long size, const T* weight, float eps, T* out, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static) if (rows * size > 20000)
-    for (long m = 0; m < rows; m++) {
+    helpers.run(rows, rows * size > 20000 ? threads : 1, [=](long m) {
         const T* row = x + m * size;
         Floats squares = {};
         long k = 0;
@@ -424,7 +490,7 @@ template <class T> void rms_norm(const T* x, long rows, long size, const T* weig
         float factor = 1.0f / std::sqrt(sum / size + eps);
         for (k = 0; k < size; k++)
             out[m * size + k] = narrow<T>(widen(narrow<T>(widen(row[k]) * factor)) * widen(weight[k]));
-    }
+    });
 }
 
 template <class T> void rotate(const T* x, const float* cos, const float* sin, long dim, T* out) {
@@ -441,8 +507,7 @@ template <class T>
 void rotate_store(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim, const float* cos,
                   const float* sin, T* keys, T* values, long row_stride, long head_stride, long stride,
                   const int64_t* places, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static) if (rows * heads * dim > 50000)
-    for (long row = 0; row < rows; row++) {
+    helpers.run(rows, rows * heads * dim > 50000 ? threads : 1, [=](long row) {
         const float *c = cos + row * dim, *s = sin + row * dim;
         std::vector<T> turned(dim);
         for (long head = 0; head < heads; head++) {
@@ -455,7 +520,7 @@ void rotate_store(T* q, const T* k, const T* v, long rows, long heads, long kv_h
             rotate(k + from, c, s, dim, keys + to);
             std::copy(v + from, v + from + dim, values + to);
         }
-    }
+    });
 }
 
 inline bool within(const int64_t* values, long count, int64_t low, int64_t high) {
@@ -493,6 +558,10 @@ inline bool within(const int64_t* values, long count, int64_t low, int64_t high)
                      places, threads);                                                                                 \
         return 0;                                                                                                      \
     }
+
+__attribute__((constructor)) static void watch_forks() {
+    pthread_atfork(nullptr, nullptr, [] { helpers.forked(); });
+}
 
 extern "C" {
 KERNELS(float, float32)
