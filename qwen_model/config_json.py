@@ -134,9 +134,9 @@ def _read_qwen2(fields: _Fields) -> ModelConfig:
     qwen2 = config["architectures"][0] == "Qwen2ForCausalLM"
     rope, scaling = fields.group("rope_parameters"), fields.group("rope_scaling")
     kind = scaling.config.get("rope_type") or scaling.config.get("type") or rope.config.get("rope_type") or "default"
-    part = max(fields.number("partial_rotary_factor", 1.0), rope.number("partial_rotary_factor", 1.0))
+    parts = {fields.number("partial_rotary_factor", 1.0), rope.number("partial_rotary_factor", 1.0)}
     fields.refuse(f"rope scaling {kind!r}", kind != "default")
-    fields.refuse("a part of each head turned (partial_rotary_factor)", part != 1.0)
+    fields.refuse("a part of each head turned (partial_rotary_factor)", parts != {1.0})
     fields.refuse("MLP biases", fields.flag("mlp_bias", False) and not qwen2)
     fields.refuse(f"activation {config.get('hidden_act')!r}", config.get("hidden_act", "silu") != "silu")
     fields.refuse("weights quantised by another tool (quantization_config)", bool(config.get("quantization_config")))
