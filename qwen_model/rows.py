@@ -57,6 +57,7 @@ class Rows:
                     logits[row] = self._read_anew(row)
         return logits
 
+    @torch.inference_mode()
     def leave(self, row: int) -> int:
         """Free a row. The last row moves into its place; its old index is returned."""
         last = self.cache.release(row)
