@@ -137,6 +137,46 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> 
         _report(Run(path), fresh=True)
 
 
+@app.command(
+    name="tokenizer-report",
+    epilog="Example: harness tokenizer-report --texts FOLDER --tokenizer path/to/checkpoint --baseline cl100k-like",
+)
+def tokenizer_report(
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with en.txt, zh.jsonl (`text` per line), ...; default one paragraph in 18 languages."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        list[str] | None, typer.Option(help="One more: a folder, a .gguf file or a catalogue name. Repeatable.")
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="The tokenizer whose tokens count as 1.")] = "cl100k-like",
+    out: Annotated[Path, typer.Option(help="Folder for tokenizers.csv, .json, .png and .svg.")] = Path(
+        "tokenizer-report"
+    ),
+) -> None:
+    """Compare how many tokens tokenizers need, per language and for code, as the report's Figure 3 does.
+
+    Of the first Qwen's tokenizer, a cl100k-like one and those of the catalogue models that are here. Printed are bytes
+    per token (higher is better) and, in brackets, tokens relative to the baseline's on the same text (lower is better).
+    The figure takes XLM-R's tokenizer as 1: where you have its folder, `--tokenizer path/xlm-r --baseline xlm-r`.
+    """
+    from harness import tokenizer_report as measuring
+    from reports.tokenizer_plot import write_plots
+
+    read, codecs = measuring.texts(texts), measuring.codecs(tokenizer or [])
+    rows = measuring.measure(read, codecs, baseline)
+    measuring.write(out, read, codecs, baseline, rows)
+    ratios = {codec.name: [row.ratio for row in rows if row.tokenizer == codec.name] for codec in codecs}
+    plots = write_plots([text.label for text in read], ratios, baseline, out)
+    for columns, lines in measuring.tables(rows):
+        _print_table(columns, lines, whole=len(columns))
+    for note in measuring.notes(read, codecs, baseline, rows):
+        typer.echo(note)
+    typer.echo(f"plot: {plots[0]}")
+
+
 @app.command()
 def doctor() -> None:
     """Say which isolation, data sources, models and caches are in place here."""
