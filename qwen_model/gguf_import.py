@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from qwen_model.config import ModelError
+from qwen_model.gguf_file import GGUFFile, StoredTensor
 from qwen_model.new_folder import new_folder
 from qwen_model.safetensors_writer import Outgoing, write_safetensors
+from qwen_model.weight_files import pieces
 
 IMPORT_VERSION = 1
 """Raised when the same file would be written differently; part of the model's fingerprint."""
@@ -67,17 +70,13 @@ def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]
     The folder appears whole or not at all, and memory holds a few pieces of one tensor at a time. Raises ModelError for
     a damaged file or one of an unknown kind.
     """
-    import struct
-
-    import gguf
-
     try:
-        reader = gguf.GGUFReader(source)
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-        config = _config(fields, {tensor.name for tensor in reader.tensors}, source)
+        file = GGUFFile(source)
+        fields = file.fields
+        config = _config(fields, {tensor.name for tensor in file.tensors}, source)
         tokenizer, tokenizer_config, eos = _tokenizer(fields, source)
         config["eos_token_id"] = eos
-        tensors = _tensors(reader, config, source, progress)
+        tensors = _tensors(file, config, source, progress)
         with new_folder(folder, "free space or set HARNESS_CACHE to a larger disk") as partial:
             write_safetensors(partial / "model.safetensors", tensors)
             for name, value in (
@@ -95,7 +94,7 @@ def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]
         raise ModelError(f"{source}: damaged or truncated GGUF ({error}); delete it and fetch it again") from error
 
 
-def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, Any]:
+def _config(fields: Mapping[str, Any], names: set[str], source: Path) -> dict[str, Any]:
     kind = fields["general.architecture"]
     if kind not in _ARCHITECTURES:
         raise ModelError(f"{source}: architecture {kind!r} is not one of {', '.join(_ARCHITECTURES)}")
@@ -122,7 +121,7 @@ def _config(fields: dict[str, Any], names: set[str], source: Path) -> dict[str, 
     }
 
 
-def _quantisation(fields: dict[str, Any]) -> str:
+def _quantisation(fields: Mapping[str, Any]) -> str:
     """The file's own name of its quantisation, such as Q4_K_M."""
     import gguf
 
@@ -133,42 +132,44 @@ def _quantisation(fields: dict[str, Any]) -> str:
 
 
 def _tensors(
-    reader: Any, config: dict[str, Any], source: Path, progress: Callable[[int, int], None]
+    file: GGUFFile, config: dict[str, Any], source: Path, progress: Callable[[int, int], None]
 ) -> dict[str, Outgoing]:
     done = itertools.count()
     tensors: dict[str, Outgoing] = {}
-    for tensor in reader.tensors:
+    for tensor in file.tensors:
         name = _tensor_name(tensor.name)
         if name is None:
             raise ModelError(f"{source}: tensor {tensor.name} is unknown in a {config['model_type']} model")
-        if tensor.tensor_type.name not in QUANTISATIONS:
+        if name in tensors:
+            raise ModelError(f"{source}: tensor {tensor.name} is there twice; fetch the file again")
+        if tensor.kind.name not in QUANTISATIONS:
             kinds = ", ".join(QUANTISATIONS)
-            raise ModelError(f"{source}: tensor {tensor.name} is {tensor.tensor_type.name}, not one of {kinds}")
+            raise ModelError(f"{source}: tensor {tensor.name} is {tensor.kind.name}, not one of {kinds}")
         heads = None
         if config["model_type"] == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config["num_attention_heads" if name.endswith("q_proj.weight") else "num_key_value_heads"]
 
-        def numbers(tensor: Any = tensor, heads: int | None = heads) -> Iterator[memoryview]:
-            progress(next(done), len(reader.tensors))
-            yield from _dequantised(tensor, heads)
+        def numbers(tensor: StoredTensor = tensor, heads: int | None = heads) -> Iterator[memoryview]:
+            progress(next(done), len(file.tensors))
+            yield from _dequantised(file, tensor, heads)
 
-        tensors[name] = Outgoing(kind="F32", shape=tuple(int(size) for size in tensor.shape[::-1]), pieces=numbers)
+        tensors[name] = Outgoing(kind="F32", shape=tensor.shape, pieces=numbers)
     return tensors
 
 
-def _dequantised(tensor: Any, heads: int | None) -> Iterator[memoryview]:
+def _dequantised(file: GGUFFile, tensor: StoredTensor, heads: int | None) -> Iterator[memoryview]:
     """The tensor's numbers in float32, a few rows at a time. `heads` is set where rows of heads are interleaved."""
     import gguf
     import numpy
 
-    rows = tensor.data.reshape(-1, tensor.data.shape[-1])
     if heads is not None:
         # llama.cpp interleaves the rotated pairs of Llama's heads; ours are half-split
-        rows = rows.reshape(heads, -1, 2, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)
-    step = max(1, PIECE // int(tensor.shape[0]))
-    for start in range(0, len(rows), step):
-        together = rows[start : start + step].reshape(1, -1)  # gguf expands 16 rows at a time, which are too few
-        values = gguf.quants.dequantize(together, tensor.tensor_type)
+        rows = file.read(tensor, 0, tensor.rows)
+        rows = rows.reshape(heads, -1, 2, tensor.row_bytes).swapaxes(1, 2).reshape(rows.shape)
+    for start, stop in pieces(tensor.rows, max(1, PIECE // tensor.shape[-1])):
+        some = file.read(tensor, start, stop) if heads is None else rows[start:stop]
+        # gguf expands 16 rows at a time, which are too few; as one row these are expanded together
+        values = gguf.quants.dequantize(some.reshape(1, -1), tensor.kind)
         yield numpy.ascontiguousarray(values, dtype=numpy.float32).data
 
 
@@ -182,7 +183,7 @@ def _tensor_name(name: str) -> str | None:
     return f"model.layers.{layer}.{_LAYER_TENSORS[tail]}"
 
 
-def _tokenizer(fields: dict[str, Any], source: Path) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
+def _tokenizer(fields: Mapping[str, Any], source: Path) -> tuple[dict[str, Any], dict[str, Any], list[int]]:
     """tokenizer.json, tokenizer_config.json and the end tokens of a byte-level BPE."""
     kind = fields.get("tokenizer.ggml.pre")
     if fields["tokenizer.ggml.model"] != "gpt2" or kind not in _PRETOKENIZERS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import resource
 
 import gguf
 import numpy as np
@@ -12,18 +14,31 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from qwen_model import ModelError, load_model
+from qwen_model.catalogue import available
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
-from qwen_model.gguf_import import _LAYER_TENSORS, _MODEL_TENSORS, _tensor_name
+from qwen_model.gguf_file import GGUFFile
+from qwen_model.gguf_import import _LAYER_TENSORS, _MODEL_TENSORS, QUANTISATIONS, _tensor_name
 from tests.conftest import make_checkpoint
+from tests.qwen_model.gguf_blocks import HALVES, decode, random_blocks
 
 Q8 = gguf.GGMLQuantizationType.Q8_0
 
 
-def write_gguf(folder, path, kind, quantise):
-    """The checkpoint as llama.cpp's converter writes it; returns the weights as a reader must see them."""
+def pack_q8(values):
+    packed = gguf.quants.quantize(values, Q8)
+    return packed, Q8, gguf.quants.dequantize(packed, Q8)
+
+
+def write_gguf(folder, path, kind, pack=None, alignment=None):
+    """The checkpoint as llama.cpp's converter writes it; returns the weights as a reader must see them.
+
+    `pack` turns a matrix into its bytes, their type, and the numbers that they stand for.
+    """
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     writer = gguf.GGUFWriter(path, kind)
+    if alignment:
+        writer.add_custom_alignment(alignment)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -58,10 +73,9 @@ def write_gguf(folder, path, kind, quantise):
         if kind == "llama" and ours.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config["num_attention_heads" if "q_proj" in ours else "num_key_value_heads"]
             values = values.reshape(heads, 2, -1, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
-        if quantise and values.ndim == 2 and values.shape[-1] % 32 == 0:
-            packed = gguf.quants.quantize(values, Q8)
-            writer.add_tensor(name, packed, raw_dtype=Q8)
-            values = gguf.quants.dequantize(packed, Q8)
+        if pack and values.ndim == 2 and values.shape[-1] % 32 == 0:
+            packed, type_, values = pack(np.ascontiguousarray(values))
+            writer.add_tensor(name, packed, raw_dtype=type_)
         else:
             writer.add_tensor(name, np.ascontiguousarray(values))
         if heads:
@@ -80,10 +94,10 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
-@pytest.mark.parametrize("quantise", [False, True])
-def test_weights_logits_and_tokens_come_through(tmp_path, kind, quantise):
+@pytest.mark.parametrize("pack", [None, pack_q8])
+def test_weights_logits_and_tokens_come_through(tmp_path, kind, pack):
     folder = make_checkpoint(tmp_path / "model", kind, hidden_size=96, intermediate_size=128, num_attention_heads=6)
-    seen = write_gguf(folder, tmp_path / "model.gguf", kind, quantise)
+    seen = write_gguf(folder, tmp_path / "model.gguf", kind, pack)
     model = load_model(str(tmp_path / "model.gguf"))
     for name, values in model.state_dict().items():
         assert torch.equal(values, seen[name]), name
@@ -91,7 +105,7 @@ def test_weights_logits_and_tokens_come_through(tmp_path, kind, quantise):
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         difference = (model(tokens) - reference(tokens).logits).abs().max()
-    assert difference < (5.0 if quantise else 1e-4)
+    assert difference < (5.0 if pack else 1e-4)
     checkpoint = find_checkpoint(str(tmp_path / "model.gguf"))
     assert checkpoint.quantisation == "Q8_0"
     tokenizer = load_tokenizer(checkpoint)
@@ -100,7 +114,7 @@ def test_weights_logits_and_tokens_come_through(tmp_path, kind, quantise):
 
 
 def test_qwen_text_is_normalised_and_control_tokens_are_read(tmp_path):
-    write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", False)
+    write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2")
     tokenizer = load_tokenizer(find_checkpoint(str(tmp_path / "model.gguf")))
     assert tokenizer.encode("e\u0301") == tokenizer.encode("\u00e9")
     assert tokenizer.encode_rendered("<|im_start|>")[0] == 1
@@ -109,7 +123,7 @@ def test_qwen_text_is_normalised_and_control_tokens_are_read(tmp_path):
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.99])
 def test_a_truncated_file_is_named(tmp_path, share):
-    write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", True)
+    write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", pack_q8)
     whole = (tmp_path / "model.gguf").read_bytes()
     (tmp_path / "model.gguf").write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ModelError, match=r"model\.gguf: damaged or truncated") as caught:
@@ -125,3 +139,132 @@ def test_unknown_architecture_is_named(tmp_path):
     writer.close()
     with pytest.raises(ModelError, match="architecture 'mamba'"):
         find_checkpoint(str(tmp_path / "model.gguf"))
+
+
+def pack_random(kind):
+    """Packs any matrix as blocks of random bits, which use all of a format."""
+    type_ = gguf.GGMLQuantizationType[kind]
+    numbers, size = gguf.GGML_QUANT_SIZES[type_]
+    rng = np.random.default_rng(0)
+
+    def pack(values):
+        blocks = random_blocks(kind, values.size // numbers, size, rng)
+        decoded = np.array([decode(kind, block.tobytes()) for block in blocks], dtype=np.float32)
+        return blocks.reshape(len(values), -1), type_, decoded.reshape(values.shape)
+
+    return pack
+
+
+def pack_plain(kind):
+    type_ = gguf.GGMLQuantizationType[kind]
+
+    def pack(values):
+        tensor = torch.from_numpy(values).to(torch.bfloat16 if kind == "BF16" else torch.float16)
+        packed = tensor.numpy() if kind == "F16" else tensor.view(torch.uint8).numpy()
+        return packed, type_, tensor.float().numpy()
+
+    return pack
+
+
+PACKS = {kind: pack_random(kind) for kind in HALVES} | {kind: pack_plain(kind) for kind in ("F16", "BF16")}
+
+
+@pytest.mark.parametrize("kind", PACKS)
+def test_every_quantisation_is_read_to_the_bit(tmp_path, kind):
+    folder = make_checkpoint(
+        tmp_path / "model", hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=8
+    )
+    seen = write_gguf(folder, tmp_path / "model.gguf", "qwen2", PACKS[kind])
+    model = load_model(str(tmp_path / "model.gguf"))
+    for name, values in model.state_dict().items():
+        assert torch.equal(values, seen[name]), name
+    changed = (seen["lm_head.weight"] - load_file(folder / "model.safetensors")["lm_head.weight"]).abs().max()
+    assert changed > 0
+
+
+def test_all_that_is_listed_is_tested():
+    assert {*PACKS, "F32"} == set(QUANTISATIONS)
+
+
+@pytest.mark.model
+def test_the_released_file_is_read_to_the_bit(monkeypatch):
+    monkeypatch.delenv("HARNESS_CACHE")
+    name = "qwen2.5-coder-0.5b-instruct"
+    path = available(name)
+    if path is None:
+        pytest.skip(f"{name} is not in the cache")
+    stored, tested = load_file(find_checkpoint(name).folder / "model.safetensors"), set()
+    file = GGUFFile(path)
+    for tensor in file.tensors:
+        kind = tensor.kind.name
+        if kind in tested or kind not in HALVES:
+            continue
+        tested.add(kind)
+        size = gguf.GGML_QUANT_SIZES[tensor.kind][1]
+        rows = file.read(tensor, tensor.rows - 2, tensor.rows)
+        numbers = [number for block in rows.reshape(-1, size) for number in decode(kind, block.tobytes())]
+        expected = torch.tensor(numbers, dtype=torch.float64).float()
+        assert torch.equal(stored[_tensor_name(tensor.name)][-2:].reshape(-1), expected), tensor.name
+    assert tested == {"Q4_K", "Q5_0", "Q6_K", "Q8_0"}
+
+
+def test_a_quantisation_that_is_not_read_is_named(tmp_path):
+    def pack(values):
+        type_ = gguf.GGMLQuantizationType.Q2_K
+        numbers, size = gguf.GGML_QUANT_SIZES[type_]
+        return np.zeros((len(values), values.shape[1] // numbers * size), np.uint8), type_, values
+
+    folder = make_checkpoint(tmp_path / "model", hidden_size=256, intermediate_size=256, num_attention_heads=8)
+    write_gguf(folder, tmp_path / "model.gguf", "qwen2", pack)
+    with pytest.raises(ModelError, match=r"model\.gguf: tensor \S+ is Q2_K, not one of F32, F16") as caught:
+        find_checkpoint(str(tmp_path / "model.gguf"))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_alignment_is_followed(tmp_path):
+    folder = make_checkpoint(tmp_path / "model")
+    seen = write_gguf(folder, tmp_path / "model.gguf", "qwen2", alignment=256)
+    for name, values in load_model(str(tmp_path / "model.gguf")).state_dict().items():
+        assert torch.equal(values, seen[name]), name
+
+
+def test_fields_and_tensors_are_those_of_the_gguf_package(tmp_path):
+    write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", pack_q8)
+    ours, theirs = GGUFFile(tmp_path / "model.gguf"), gguf.GGUFReader(tmp_path / "model.gguf")
+    fields = {name: field.contents() for name, field in theirs.fields.items() if not name.startswith("GGUF.")}
+    assert ours.fields == fields
+    for tensor, expected in zip(ours.tensors, theirs.tensors, strict=True):
+        assert (tensor.name, tensor.kind) == (expected.name, expected.tensor_type)
+        assert tensor.shape == tuple(expected.shape[::-1])
+        assert ours.read(tensor, 0, tensor.rows).tobytes() == expected.data.tobytes()
+
+
+def test_flipped_bytes_are_named_or_harmless(tmp_path):
+    write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", pack_q8)
+    whole = (tmp_path / "model.gguf").read_bytes()
+    header = GGUFFile(tmp_path / "model.gguf").tensors[0].start
+    rng, said = random.Random(0), []
+    for number in range(150):
+        damaged = bytearray(whole)
+        damaged[rng.choice((rng.randrange(1200), rng.randrange(header)))] = rng.choice((0, 1, 8, 9, 255))
+        path = tmp_path / f"{number}.gguf"
+        path.write_bytes(damaged)
+        try:
+            find_checkpoint(str(path))
+        except ModelError as error:
+            said.append((str(path), str(error)))
+    assert len(said) > 50
+    assert all(path in line and "\n" not in line for path, line in said)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", pack_q8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(ModelError, match="File too large; free space or set HARNESS_CACHE") as caught:
+            find_checkpoint(str(tmp_path / "model.gguf"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").glob("converted/*"))
