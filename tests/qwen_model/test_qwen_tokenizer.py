@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers
 
-from qwen_model.catalogue import VOCABULARY, available, obtain_vocabulary
+from qwen_model.catalogue import available, obtain_vocabulary
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
@@ -393,7 +393,3 @@ def test_tokenizer_json_comes_first(vocabulary: Path, tiny: Path, tmp_path: Path
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         (tmp_path / name).write_bytes((tiny / name).read_bytes())
     assert type(load_tokenizer(checkpoint(tmp_path, vocabulary, None))) is Tokenizer
-
-
-def test_the_pinned_file_is_the_one_in_the_registry() -> None:
-    assert VOCABULARY.hub_file == "qwen.tiktoken" and VOCABULARY.wheels[0].package == "dashscope"
