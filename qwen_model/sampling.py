@@ -58,22 +58,24 @@ def choose(logits: Tensor, sampling: Sampling, text: Sequence[int], random: torc
     if sampling.temperature == 0:
         return int(logits.argmax())
     logits = logits / sampling.temperature
+    tokens = torch.arange(len(logits))
     if sampling.top_k and sampling.top_k < len(logits):
-        head, tokens = logits.topk(sampling.top_k)
-        probabilities = head.softmax(-1)
-    else:
-        probabilities, tokens = logits.softmax(-1), torch.arange(len(logits))
+        tokens = logits.topk(sampling.top_k).indices.sort().values
+    probabilities = logits[tokens].softmax(-1)
     if sampling.top_p < 1:
-        probabilities, order = _nucleus(probabilities, sampling.top_p)
-        tokens = tokens[order]
-    return int(tokens[torch.multinomial(probabilities, 1, generator=random)])
+        kept = _nucleus(probabilities, sampling.top_p)
+        tokens, probabilities = tokens[kept], probabilities[kept]
+    # One number against sums in the order of the vocabulary: rounding of the logits, which may differ between batches,
+    # moves the choice only within a rounding of a boundary. (Draws by rank change wherever two near tokens swap ranks.)
+    sums = probabilities.double().cumsum(-1)
+    drawn = torch.rand(1, generator=random, dtype=torch.float64) * sums[-1]
+    return int(tokens[min(int(torch.searchsorted(sums, drawn, right=True)), len(tokens) - 1)])
 
 
-def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The largest probabilities, descending, whose mass before each is below `top_p`, and their indices."""
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Ascending indices of the largest probabilities: those before which less than `top_p` of mass lies."""
     size = min(_HEAD, len(probabilities))
     head, order = probabilities.topk(size)
     if head.sum() < top_p and size < len(probabilities):
         head, order = probabilities.sort(descending=True, stable=True)
-    kept = head.cumsum(-1) - head < top_p
-    return head[kept], order[kept]
+    return order[head.cumsum(-1) - head < top_p].sort().values

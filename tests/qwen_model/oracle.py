@@ -1,4 +1,4 @@
-"""The decoder once more, as plainly as it can be written: one text, no cache, a T x T mask, float64, formulas of the report.
+"""The decoder once more, as plainly as it can be written: one text, no cache, a T x T mask, float64.
 
 It shares no code with `qwen_model` beyond the names of the weights.
 """
