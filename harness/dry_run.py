@@ -25,9 +25,10 @@ def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
         prompts = []
         for sample in prepared.samples[task.name]:
             prompt = task.prompt(sample)
-            chat = isinstance(prompt, Chat)
-            text = tokenizer.render(prompt.messages, prompt.prefill) if isinstance(prompt, Chat) else prompt
-            prompts.append(tokenizer.encode_rendered(text) if chat else tokenizer.encode(text))
+            if isinstance(prompt, Chat):
+                prompts.append(tokenizer.encode_chat(prompt.messages, prompt.prefill))
+            else:
+                prompts.append(tokenizer.encode(prompt))
         asked = sum(map(len, prompts))
         computed = _computed(reader, prompts)
         most = task.decoding.max_tokens * len(prompts) if task.decoding else 0

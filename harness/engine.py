@@ -158,7 +158,7 @@ class Engine:
         """The text as the model sees it, and its tokens."""
         if isinstance(prompt, Chat):
             text = self._tokenizer.render(prompt.messages, prompt.prefill)
-            ids = self._tokenizer.encode_rendered(text)
+            ids = self._tokenizer.encode_chat(prompt.messages, prompt.prefill)
         else:
             text, ids = prompt, self._tokenizer.encode(prompt)
         self.tokens.prompt += len(ids)

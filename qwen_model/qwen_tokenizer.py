@@ -17,7 +17,7 @@ from pathlib import Path
 from qwen_model import chatml
 from qwen_model.catalogue import VOCABULARY
 from qwen_model.config import ModelError
-from qwen_model.tokenizer import Tokenizer, _read_json
+from qwen_model.tokenizer import Tokenizer, read_json
 
 FILE = VOCABULARY.hub_file
 RANKS = 151_643
@@ -55,7 +55,7 @@ class QwenTokenizer(Tokenizer):
             "qwen", pat_str=SPLIT, mergeable_ranks=read_ranks(vocabulary), special_tokens=self._control
         )
         self.config = {}
-        settings = _read_json(checkpoint / "generation_config.json") if checkpoint else {}
+        settings = read_json(checkpoint / "generation_config.json") if checkpoint else {}
         chats = settings.get("chat_format") != "raw"
         self.chat_template = chatml.TEMPLATE if chats else None
         ends = settings.get("eos_token_id", self.end_of_text)

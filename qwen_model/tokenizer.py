@@ -33,7 +33,7 @@ class Tokenizer:
             raise ModelError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.config = _read_json(folder / "tokenizer_config.json")
+        self.config = read_json(folder / "tokenizer_config.json")
         template = self.config.get("chat_template")
         separate = folder / "chat_template.jinja"
         self.chat_template: str | None = separate.read_text(encoding="utf-8") if separate.is_file() else template
@@ -42,7 +42,7 @@ class Tokenizer:
     def _end_ids(self, folder: Path) -> tuple[int, ...]:
         """Tokens that end a text: of generation_config.json, else config.json, else the tokenizer's end token."""
         for name in ("generation_config.json", "config.json"):
-            ids = _read_json(folder / name).get("eos_token_id")
+            ids = read_json(folder / name).get("eos_token_id")
             if ids is not None:
                 return tuple(ids) if isinstance(ids, list) else (int(ids),)
         ending = self._special("eos_token")
@@ -62,6 +62,10 @@ class Tokenizer:
     def encode_rendered(self, text: str) -> list[int]:
         """Token ids of a text that a chat template rendered: control tokens are read, none is added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_chat(self, messages: Sequence[tuple[str, str]], prefill: str = "") -> list[int]:
+        """Token ids of `render`: what the model reads of a conversation, up to the beginning of its answer."""
+        return self.encode_rendered(self.render(messages, prefill))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out. Bytes that are no UTF-8 become U+FFFD."""
@@ -104,7 +108,7 @@ def _compile(template: str) -> jinja2.Template:
     return environment.from_string(template)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
