@@ -6,9 +6,10 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen_model.catalogue import CATALOGUE, obtain
 from qwen_model.config import ModelError
@@ -77,7 +78,7 @@ def load_model(
         checkpoint = find_checkpoint(model, allow_pickle_weights=allow_pickle_weights)
     raw, where = read_config(checkpoint.folder), str(checkpoint.folder / "config.json")
     config = read_model_config(raw, where)
-    with torch.device("meta"):
+    with torch.device("meta"), _without_init():
         decoder = Decoder(config)
     weights = read_weights(
         checkpoint.folder,
@@ -95,6 +96,20 @@ def load_model(
     decoder.requires_grad_(False)
     decoder.checkpoint = checkpoint
     return decoder.eval()
+
+
+def _without_init() -> AbstractContextManager[object]:
+    """Modules keep what they are made of: even on the meta device torch's draw for an embedding costs a second or two,
+    for it imports torch's compiler."""
+    from torch.overrides import TorchFunctionMode
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                return kwargs["tensor"] if "tensor" in (kwargs or {}) else args[0]
+            return func(*args, **(kwargs or {}))
+
+    return Mode()
 
 
 def read_config(folder: Path) -> dict[str, object]:

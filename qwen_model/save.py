@@ -13,8 +13,8 @@ from qwen_model.config_json import Layout, write_model_config
 from qwen_model.new_folder import new_folder
 from qwen_model.safetensors_writer import Outgoing, write_safetensors
 from qwen_model.tensor_names import stored_tensors
-from qwen_model.weight_files import pieces
-from qwen_model.weights import KINDS, PIECE
+from qwen_model.weight_files import KINDS, pieces
+from qwen_model.weights import PIECE
 
 if TYPE_CHECKING:
     from torch import Tensor

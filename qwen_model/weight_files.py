@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
+KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""What weights may be stored in: safetensors' names and torch's."""
 _AGAIN = "fetch it again, or delete its folder if it is in the cache"
 
 
@@ -114,24 +116,31 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 class _Safetensors:
+    """Mapped by the safetensors package, which checks the header too. Rows are read without it: its slices touch all of
+    a tensor."""
+
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
         self.path = path
         try:
             self._mapped: Any = safe_open(path, framework="pt")
-            self._read: Any = safe_open(path, framework="pt", backend="pread")
+            self._file = path.open("rb", buffering=0)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: damaged or truncated ({_line(error)}); {_AGAIN}") from error
+        length = int.from_bytes(self._file.read(8), "little")
+        self._header: dict[str, Any] = json.loads(self._file.read(length))
+        self._header.pop("__metadata__", None)
+        self._data = 8 + length
 
     def names(self) -> list[str]:
-        return list(self._mapped.keys())
+        return list(self._header)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._mapped.get_slice(name).get_shape())
+        return tuple(self._header[name]["shape"])
 
     def kind(self, name: str) -> str:
-        return str(self._mapped.get_slice(name).get_dtype())
+        return str(self._header[name]["dtype"])
 
     def mapped(self, name: str) -> torch.Tensor:
         tensor: torch.Tensor = self._mapped.get_tensor(name)
@@ -140,8 +149,15 @@ class _Safetensors:
         return tensor
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        tensor: torch.Tensor = self._read.get_slice(name)[start:stop]
-        return tensor
+        import torch
+
+        shape = self.shape(name)
+        out = torch.empty((stop - start, *shape[1:]), dtype=getattr(torch, KINDS[self.kind(name)]))
+        memory: memoryview = out.view(-1).view(torch.uint8).numpy().data
+        self._file.seek(self._data + self._header[name]["data_offsets"][0] + start * (len(memory) // (stop - start)))
+        if self._file.readinto(memory) != len(memory):
+            raise ModelError(f"{self.path}: ended within tensor {name} while it was read; {_AGAIN}")
+        return out
 
 
 class _Pickle:
@@ -171,9 +187,8 @@ class _Pickle:
         return tuple(self._tensors[name].shape)
 
     def kind(self, name: str) -> str:
-        kinds = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
         kind = str(self._tensors[name].dtype).removeprefix("torch.")
-        return kinds.get(kind, kind)
+        return next((stored for stored, ours in KINDS.items() if ours == kind), kind)
 
     def mapped(self, name: str) -> torch.Tensor:
         return self._tensors[name].contiguous()
