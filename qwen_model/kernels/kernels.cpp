@@ -33,7 +33,9 @@ constexpr int LANES = BYTES / 4;
 constexpr int TILE_WEIGHTS = 4;   // rows of weights whose sums are closed together
 constexpr int BLOCK = 16;         // rows of weights per unit of parallel work
 constexpr long MAX_ROWS = 64 ;    // rows of x; also MAX_ROWS in __init__.py
+constexpr long READ_AHEAD = 16384;  // bytes of weights that are fetched before their turn
 constexpr long KEYS = 256;        // keys per unit of attention work
+constexpr long KEYS_AHEAD = 32;   // keys that are fetched before their turn
 constexpr int SPINS = 2000;       // tenths of milliseconds that helpers stay awake between calls
 constexpr long CHOICES = 4096;    // logits per unit of work
 
@@ -192,17 +194,20 @@ inline void close_sums(const Floats* sums, float* out) {  // four vectors to fou
 #endif
 }
 
-// out[m][n] = x[m] . w[n] for ROWS rows of x and four of weights. `ahead` is read soon: the rows of the next tile.
+// out[m][n] = x[m] . w[n] for ROWS rows of x and four of weights. `ahead`: rows that are needed soon.
 template <class T, int ROWS>
-void dot_tile(const T* x, long x_stride, const T* const* w, long size, float* out, long out_stride, const T* ahead) {
+void dot_tile(const T* x, long x_stride, const T* const* w, long size, float* out, long out_stride, const T* ahead,
+              int ahead_rows) {
     typedef Dot<T> D;
     Floats sums[ROWS][TILE_WEIGHTS] = {};
     long k = 0;
     for (; k + D::step <= size; k += D::step) {
         typename D::Vector weights[TILE_WEIGHTS];
         for (int n = 0; n < TILE_WEIGHTS; n++) weights[n] = D::load(w[n] + k);
-        if (ahead)
+        if (ROWS == 1)  // no other tile shares the fetching: a loop that unrolls
             for (int n = 0; n < TILE_WEIGHTS; n++) __builtin_prefetch(ahead + n * size + k, 0, 2);
+        else
+            for (int n = 0; n < ahead_rows; n++) __builtin_prefetch(ahead + n * size + k, 0, 2);
         for (int m = 0; m < ROWS; m++) {
             typename D::Vector row = D::load(x + m * x_stride + k);
             for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
@@ -219,25 +224,19 @@ void dot_tile(const T* x, long x_stride, const T* const* w, long size, float* ou
     for (int m = 0; m < ROWS; m++) close_sums(sums[m], out + m * out_stride);
 }
 
-// The same for any number of rows, in tiles as equal as can be.
+// The same for any number of rows, in tiles as equal as can be, which share the fetching of what is needed soon.
 template <class T>
 void dot_rows(const T* x, long x_stride, long rows, const T* const* w, long size, float* out, long out_stride,
               const T* ahead) {
+    static constexpr decltype(&dot_tile<T, 1>) tile_of[] = {dot_tile<T, 1>, dot_tile<T, 2>, dot_tile<T, 3>,
+                                                           dot_tile<T, 4>, dot_tile<T, 5>, dot_tile<T, 6>};
     long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     for (long tile = 0, m = 0; tile < tiles; tile++) {
         long count = (rows - m + tiles - tile - 1) / (tiles - tile);
-        const T* from = x + m * x_stride;
-        float* to = out + m * out_stride;
-        switch (count) {
-            case 1: dot_tile<T, 1>(from, x_stride, w, size, to, out_stride, ahead); break;
-            case 2: dot_tile<T, 2>(from, x_stride, w, size, to, out_stride, ahead); break;
-            case 3: dot_tile<T, 3>(from, x_stride, w, size, to, out_stride, ahead); break;
-            case 4: dot_tile<T, 4>(from, x_stride, w, size, to, out_stride, ahead); break;
-            case 5: dot_tile<T, 5>(from, x_stride, w, size, to, out_stride, ahead); break;
-            default: dot_tile<T, 6>(from, x_stride, w, size, to, out_stride, ahead);
-        }
+        long fetch = TILE_WEIGHTS * tile / tiles, fetch_end = TILE_WEIGHTS * (tile + 1) / tiles;
+        tile_of[count - 1](x + m * x_stride, x_stride, w, size, out + m * out_stride, out_stride, ahead + fetch * size,
+                           fetch_end - fetch);
         m += count;
-        ahead = nullptr;
     }
 }
 
@@ -289,35 +288,51 @@ struct Product {
     int64_t n;
 };
 
-// Rows `first`.. of one weight, BLOCK at most, against all of x.
+// Rows `first`.. of one weight, BLOCK at most (the rest is zero), against all of x.
 template <class T>
 void dot_block(const T* x, long rows, long size, const T* weight, long first, long count, float out[][BLOCK]) {
+    if (count < BLOCK) std::fill(out[0], out[rows], 0.0f);
+    long ahead = TILE_WEIGHTS * std::max<long>(1, READ_AHEAD / (TILE_WEIGHTS * size * (long)sizeof(T)));
     for (long n = 0; n < count; n += TILE_WEIGHTS) {
         const T* w[TILE_WEIGHTS];  // a row that does not exist is computed from the last one and not used
         for (long i = 0; i < TILE_WEIGHTS; i++) w[i] = weight + (first + std::min(n + i, count - 1)) * size;
-        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK, w[0] + TILE_WEIGHTS * size);
+        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK, w[0] + ahead * size);
     }
 }
+
+// One row of a block, rounded to T. Loops over whole blocks, so that they become vector code.
+template <class T> struct Row {
+    T at[BLOCK];
+    explicit Row(const float* from) {
+        for (int i = 0; i < BLOCK; i++) at[i] = narrow<T>(from[i]);
+    }
+    Row(const T* from, long width) : at{} { memcpy(at, from, width * sizeof(T)); }
+    void wide(float* to) const {
+        for (int i = 0; i < BLOCK; i++) to[i] = widen(at[i]);
+    }
+};
 
 template <class T> void linear(const T* x, long rows, long size, const Product* products, long count, int threads) {
     long blocks = 0;
     for (long p = 0; p < count; p++) blocks += (products[p].n + BLOCK - 1) / BLOCK;
     helpers.run(blocks, threads, [=](long block) {
         const Product* part = products;
-        long first = block * BLOCK;
-        for (; first >= (part->n + BLOCK - 1) / BLOCK * BLOCK; part++) first -= (part->n + BLOCK - 1) / BLOCK * BLOCK;
-        long n = part->n, width = std::min<long>(BLOCK, n - first);
-        alignas(64) float sums[MAX_ROWS][BLOCK];
-        dot_block(x, rows, size, (const T*)part->weight, first, width, sums);
+        for (long own; block >= (own = (part->n + BLOCK - 1) / BLOCK); part++) block -= own;
+        long first = block * BLOCK, n = part->n, width = std::min<long>(BLOCK, n - first);
         const T *bias = (const T*)part->bias, *add = (const T*)part->add;
+        alignas(64) float sums[MAX_ROWS][BLOCK], other[BLOCK];
+        dot_block(x, rows, size, (const T*)part->weight, first, width, sums);
         for (long m = 0; m < rows; m++) {
-            T* out = (T*)part->out + m * n + first;
-            if (bias)
-                for (long i = 0; i < width; i++) sums[m][i] += widen(bias[first + i]);
-            if (add)
-                for (long i = 0; i < width; i++)
-                    sums[m][i] = widen(narrow<T>(sums[m][i])) + widen(add[m * n + first + i]);
-            for (long i = 0; i < width; i++) out[i] = narrow<T>(sums[m][i]);
+            if (bias) {
+                Row<T>(bias + first, width).wide(other);
+                for (int i = 0; i < BLOCK; i++) sums[m][i] += other[i];
+            }
+            if (add) {
+                Row<T>(sums[m]).wide(sums[m]);
+                Row<T>(add + m * n + first, width).wide(other);
+                for (int i = 0; i < BLOCK; i++) sums[m][i] += other[i];
+            }
+            memcpy((T*)part->out + m * n + first, Row<T>(sums[m]).at, width * sizeof(T));
         }
     });
 }
@@ -326,20 +341,21 @@ template <class T> void linear(const T* x, long rows, long size, const Product* 
 template <class T>
 void swiglu(const T* x, long rows, long size, const T* gate, const T* up, T* out, long n, int threads) {
     helpers.run((n + BLOCK - 1) / BLOCK, threads, [=](long block) {
-        long first = block * BLOCK;
-        long width = std::min<long>(BLOCK, n - first);
+        long first = block * BLOCK, width = std::min<long>(BLOCK, n - first);
         alignas(64) float gates[MAX_ROWS][BLOCK], ups[MAX_ROWS][BLOCK];
         dot_block(x, rows, size, gate, first, width, gates);
         dot_block(x, rows, size, up, first, width, ups);
         for (long m = 0; m < rows; m++) {
-            for (long i = 0; i < width; i++) gates[m][i] = widen(narrow<T>(gates[m][i]));
-            for (long i = width; i < BLOCK; i++) gates[m][i] = 0;
-            for (long i = 0; i < BLOCK; i += LANES) {
-                Floats value = load_floats(&gates[m][i]);
-                store_floats(&gates[m][i], value / (exp_floats(-value) + 1.0f));
+            float *g = gates[m], *u = ups[m];
+            Row<T>(g).wide(g);
+            Row<T>(u).wide(u);
+            for (int i = 0; i < BLOCK; i += LANES) {
+                Floats value = load_floats(g + i);
+                store_floats(g + i, value / (exp_floats(-value) + 1.0f));
             }
-            for (long i = 0; i < width; i++)
-                out[m * n + first + i] = narrow<T>(widen(narrow<T>(gates[m][i])) * widen(narrow<T>(ups[m][i])));
+            Row<T>(g).wide(g);
+            for (int i = 0; i < BLOCK; i++) g[i] *= u[i];
+            memcpy(out + m * n + first, Row<T>(g).at, width * sizeof(T));
         }
     });
 }
@@ -379,7 +395,7 @@ void attend_part(const T* q, long group, long dim, const T* keys, const T* value
     for (long key = 0; key < count; key += TILE_WEIGHTS) {
         const T* w[TILE_WEIGHTS];
         for (long i = 0; i < TILE_WEIGHTS; i++) w[i] = keys + std::min(key + i, count - 1) * stride;
-        dot_rows<T>(q, dim, group, w, dim, scores + key, KEYS, nullptr);
+        dot_rows(q, dim, group, w, dim, scores + key, KEYS, w[0] + KEYS_AHEAD * stride);
     }
     for (long h = 0; h < group; h++) {
         float* score = scores + h * KEYS;

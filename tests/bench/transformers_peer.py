@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 
 def seconds(run: Callable[[], object], repeats: int) -> list[float]:
@@ -27,6 +27,31 @@ def seconds(run: Callable[[], object], repeats: int) -> list[float]:
         run()
         taken.append(time.perf_counter() - start)
     return taken
+
+
+def prefill(model: PreTrainedModel, tokens: int, keep: int, repeats: int) -> list[float]:
+    """Seconds to read `tokens` tokens and give the logits of the last `keep`, all if 0."""
+    ids = (100 + torch.arange(tokens) * 7 % 5000)[None]
+    return seconds(lambda: model(ids, logits_to_keep=keep), repeats)
+
+
+def decode(model: PreTrainedModel, sequences: int, prompt: int, new: int, repeats: int) -> list[float]:
+    """Seconds of `new` greedy steps behind prompts of `prompt` tokens, whose reading is taken off."""
+    ids = 100 + (torch.arange(prompt) * 7 + torch.arange(sequences)[:, None] * 31) % 5000
+    mask = torch.ones_like(ids)
+
+    def write(count: int) -> object:
+        return model.generate(
+            ids, attention_mask=mask, do_sample=False, min_new_tokens=count, max_new_tokens=count, pad_token_id=0
+        )
+
+    reading = min(seconds(lambda: write(1), repeats))
+    return [whole - reading for whole in seconds(lambda: write(1 + new), repeats)]
+
+
+def rates(tokens: int, taken: list[float]) -> dict[str, float]:
+    """Tokens per second: of the best run and of the median one."""
+    return {"best": tokens / min(taken), "median": tokens / statistics.median(taken)}
 
 
 def main() -> None:
@@ -49,27 +74,14 @@ def main() -> None:
     for dtype in args.dtype:
         model = AutoModelForCausalLM.from_pretrained(args.folder, dtype=dtype, attn_implementation="sdpa").eval()
         for size in args.prefill:
-            ids = (100 + torch.arange(size) * 7 % 5000)[None]
             for name, keep in (("", 0), (" last logits", 1)):
-                taken = seconds(lambda ids=ids, keep=keep: model(ids, logits_to_keep=keep), args.repeats)
-                out[f"{dtype} prefill {size}{name}"] = _rates(size, taken)
+                taken = prefill(model, size, keep, args.repeats)
+                out[f"{dtype} prefill {size}{name}"] = rates(size, taken)
         for size in args.batch:
-            ids = 100 + (torch.arange(args.prompt) * 7 + torch.arange(size)[:, None] * 31) % 5000
-            settings = {"do_sample": False, "attention_mask": torch.ones_like(ids), "pad_token_id": 0}
-
-            def new(count: int, ids: torch.Tensor = ids, settings: dict[str, object] = settings) -> object:
-                return model.generate(ids, min_new_tokens=count, max_new_tokens=count, **settings)
-
-            # the prompt's share is taken off by a run of one token
-            prompt = min(seconds(lambda: new(1), args.repeats))
-            taken = [whole - prompt for whole in seconds(lambda: new(1 + args.new), args.repeats)]
-            out[f"{dtype} decode batch {size}"] = _rates(size * args.new, taken)
+            taken = decode(model, size, args.prompt, args.new, args.repeats)
+            out[f"{dtype} decode batch {size}"] = rates(size * args.new, taken)
         del model
     print(json.dumps(out, indent=1))
-
-
-def _rates(tokens: int, taken: list[float]) -> dict[str, float]:
-    return {"best": tokens / min(taken), "median": tokens / statistics.median(taken)}
 
 
 if __name__ == "__main__":
