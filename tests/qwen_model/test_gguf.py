@@ -48,7 +48,7 @@ def write_gguf(folder, path, kind, pack=None, alignment=None):
     writer.add_key_length(
         config["head_dim"] if config.get("head_dim") else config["hidden_size"] // config["num_attention_heads"]
     )
-    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_rope_freq_base(config.get("rope_theta") or config["rope_parameters"]["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)

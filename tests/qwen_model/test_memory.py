@@ -1,0 +1,106 @@
+"""Loading, converting and saving hold the weights once: peaks of resident memory, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from qwen_model.checkpoint import find_checkpoint
+from qwen_model.config import ModelConfig
+from qwen_model.decoder import Decoder
+from qwen_model.save import save_model
+from tests.conftest import write_tokenizer
+from tests.qwen_model.test_gguf import pack_plain, write_gguf
+
+LARGE = ModelConfig(
+    vocab_size=16384,
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_hidden_layers=2,
+    num_attention_heads=16,
+    num_key_value_heads=16,
+    head_dim=64,
+    train_length=2048,
+    max_position_embeddings=2048,
+)
+MEASURE = """
+import sys
+import gguf
+import qwen_model.decoder  # and torch, which is no part of what loading takes
+from qwen_model import load_model
+from qwen_model.checkpoint import find_checkpoint
+from qwen_model.save import save_model
+
+def resident(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+
+def growth(work):
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts from what is resident now
+    before = resident("VmRSS")
+    work()
+    return resident("VmHWM") - before
+
+action, path, more = sys.argv[1:]
+if action == "load":
+    print(growth(lambda: load_model(path, dtype=more)))
+elif action == "convert":
+    print(growth(lambda: find_checkpoint(path)))
+else:
+    model = load_model(path)
+    print(growth(lambda: save_model(model, more, "qwen")))
+"""
+
+
+def growth(action: str, path: Path, more: object) -> int:
+    """Bytes by which the peak of resident memory lies over the state just before."""
+    command = [sys.executable, "-c", MEASURE, action, str(path), str(more)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    return int(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Decoder(LARGE).init_weights(seed=0)
+
+
+@pytest.fixture(scope="module")
+def numbers(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, model):
+    base = tmp_path_factory.mktemp("large")
+    for layout in ("qwen", "qwen2"):
+        save_model(model, base / layout, layout)
+    return base
+
+
+@pytest.mark.parametrize("layout", ["qwen", "qwen2"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_loading_holds_the_weights_once(folders, numbers, layout, dtype):
+    weights = numbers * getattr(torch, dtype).itemsize
+    assert weights > 100_000_000
+    assert weights * 0.9 < growth("load", folders / layout, dtype) < weights * 1.2
+
+
+def test_saving_holds_no_second_copy(folders, tmp_path, numbers):
+    assert growth("save", folders / "qwen2", tmp_path / "saved") < numbers * 4 * 0.2
+
+
+def test_converting_a_gguf_holds_a_few_pieces(folders, tmp_path, monkeypatch, numbers):
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tokenizer(source)  # smaller than the embedding, which converting does not look at
+    for name in ("config.json", "model.safetensors"):
+        (source / name).symlink_to(folders / "qwen2" / name)
+    write_gguf(source, tmp_path / "model.gguf", "qwen2", pack_plain("BF16"))
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    assert growth("convert", tmp_path / "model.gguf", "") < numbers * 4 * 0.2
+    converted = find_checkpoint(str(tmp_path / "model.gguf")).folder / "model.safetensors"
+    assert converted.stat().st_size > numbers * 4
