@@ -191,11 +191,15 @@ def _read_windows(fields: _Fields) -> Windows | None:
     return tuple(width if kind == "sliding_attention" else None for kind in kinds)
 
 
-def write_model_config(config: ModelConfig, layout: Layout) -> dict[str, Any]:
-    """The config.json of a model in that layout. Raises ModelError, naming the field, for what it cannot express."""
+def write_model_config(config: ModelConfig, layout: Layout, dtype: str) -> dict[str, Any]:
+    """The config.json of a model in that layout whose weights are of `dtype`, such as "bfloat16".
+
+    Raises ModelError, naming the field, for what the layout cannot express.
+    """
     if layout not in ("qwen", "qwen2"):
         raise ModelError(f"layout {layout!r} is not one of qwen, qwen2")
-    return _write_qwen(config) if layout == "qwen" else _write_qwen2(config)
+    written = _write_qwen(config, dtype) if layout == "qwen" else _write_qwen2(config)
+    return written | {"torch_dtype": dtype}
 
 
 def _need(layout: str, config: ModelConfig, **wanted: object) -> None:
@@ -204,7 +208,7 @@ def _need(layout: str, config: ModelConfig, **wanted: object) -> None:
             raise ModelError(f"{name}: the {layout} layout cannot express {getattr(config, name)!r}, only {value!r}")
 
 
-def _write_qwen(c: ModelConfig) -> dict[str, Any]:
+def _write_qwen(c: ModelConfig, dtype: str) -> dict[str, Any]:
     _need("qwen", c, qkv_bias=True, output_bias=False, tie_word_embeddings=False, windows=None)
     _need("qwen", c, num_key_value_heads=c.num_attention_heads)
     if c.head_dim * c.num_attention_heads != c.hidden_size:
@@ -234,6 +238,10 @@ def _write_qwen(c: ModelConfig) -> dict[str, Any]:
         "use_dynamic_ntk": ntk == "released",
         "use_logn_attn": c.long_context.logn,
         "tie_word_embeddings": False,
+        # the released code picks a type of its own where all three are false
+        "bf16": dtype == "bfloat16",
+        "fp16": dtype == "float16",
+        "fp32": dtype == "float32",
         "tokenizer_class": "QWenTokenizer",
     }
 

@@ -6,11 +6,11 @@ vocabulary: seconds and hundreds of megabytes that this one does not need.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ class StoredTensor:
 
 
 class GGUFFile:
-    """An open GGUF file (version 2 or 3, little-endian).
+    """A GGUF file (version 2 or 3, little-endian), open for reading.
 
     Raises ValueError, struct.error or UnicodeDecodeError for a file that is cut off or is none.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("rb")
-        self._size = path.stat().st_size
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
         if self._file.read(4) != b"GGUF":
             raise ValueError("does not begin as a GGUF file")
         version = self._scalar("I")

@@ -71,22 +71,22 @@ def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]
     a damaged file or one of an unknown kind.
     """
     try:
-        file = GGUFFile(source)
-        fields = file.fields
-        config = _config(fields, {tensor.name for tensor in file.tensors}, source)
-        tokenizer, tokenizer_config, eos = _tokenizer(fields, source)
-        config["eos_token_id"] = eos
-        tensors = _tensors(file, config, source, progress)
-        with new_folder(folder, "free space or set HARNESS_CACHE to a larger disk") as partial:
-            write_safetensors(partial / "model.safetensors", tensors)
-            for name, value in (
-                ("config.json", config),
-                ("generation_config.json", {"eos_token_id": eos}),
-                ("tokenizer.json", tokenizer),
-                ("tokenizer_config.json", tokenizer_config),
-            ):
-                (partial / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-        progress(len(tensors), len(tensors))
+        with source.open("rb") as opened:
+            file = GGUFFile(opened)
+            config = _config(file.fields, {tensor.name for tensor in file.tensors}, source)
+            tokenizer, tokenizer_config, eos = _tokenizer(file.fields, source)
+            config["eos_token_id"] = eos
+            tensors = _tensors(file, config, source, progress)
+            with new_folder(folder, "free space or set HARNESS_CACHE to a larger disk") as partial:
+                write_safetensors(partial / "model.safetensors", tensors)
+                for name, value in (
+                    ("config.json", config),
+                    ("generation_config.json", {"eos_token_id": eos}),
+                    ("tokenizer.json", tokenizer),
+                    ("tokenizer_config.json", tokenizer_config),
+                ):
+                    (partial / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+            progress(len(tensors), len(tensors))
     except ModelError:
         if not folder.is_dir():  # else another process finished the same conversion first
             raise

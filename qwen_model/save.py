@@ -50,8 +50,7 @@ def save_model(model: Decoder, folder: str | Path, layout: Layout = "qwen2") -> 
     """
     folder = Path(folder)
     parameters = dict(model.named_parameters())
-    config = write_model_config(model.config, layout)
-    config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
+    config = write_model_config(model.config, layout, str(model.dtype).removeprefix("torch."))
     if any(parameter.is_meta for parameter in parameters.values()):
         raise ModelError(f"{folder}: the model has no weights yet; load or initialise them before saving")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

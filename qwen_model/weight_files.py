@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,8 @@ class WeightFile(Protocol):
     """One open file of tensors."""
 
     path: Path
+
+    def close(self) -> None: ...
 
     def names(self) -> list[str]: ...
 
@@ -51,19 +54,26 @@ def weight_paths(folder: Path, *, pickles: bool = False) -> list[Path]:
     return _find(folder, pickles)[0]
 
 
-def open_weights(folder: Path, *, pickles: bool = False) -> dict[str, WeightFile]:
-    """The file of each tensor. Raises ModelError for a damaged file, and where index and files do not agree."""
+@contextmanager
+def open_weights(folder: Path, *, pickles: bool = False) -> Iterator[dict[str, WeightFile]]:
+    """The file of each tensor. Raises ModelError for a damaged file, and where index and files do not agree.
+
+    Tensors that were mapped stay when the files are closed.
+    """
     paths, index = _find(folder, pickles)
     held: dict[str, WeightFile] = {}
-    for path in paths:
-        file: WeightFile = _Pickle(path) if path.suffix == ".bin" else _Safetensors(path)
-        for name in file.names():
-            if name in held:
-                raise ModelError(f"{path}: tensor {name} is in {held[name].path.name} too; fetch the checkpoint again")
-            held[name] = file
-    if index is not None:
-        _compare(index, held)
-    return held
+    with ExitStack() as stack:
+        for path in paths:
+            file: WeightFile = _Pickle(path) if path.suffix == ".bin" else _Safetensors(path)
+            stack.callback(file.close)
+            for name in file.names():
+                if name in held:
+                    other = held[name].path.name
+                    raise ModelError(f"{path}: tensor {name} is in {other} too; fetch the checkpoint again")
+                held[name] = file
+        if index is not None:
+            _compare(index, held)
+        yield held
 
 
 def _find(folder: Path, pickles: bool) -> tuple[list[Path], Path | None]:
@@ -133,6 +143,9 @@ class _Safetensors:
         self._header.pop("__metadata__", None)
         self._data = 8 + length
 
+    def close(self) -> None:
+        self._file.close()
+
     def names(self) -> list[str]:
         return list(self._header)
 
@@ -179,6 +192,9 @@ class _Pickle:
         if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
             raise ModelError(f"{path}: not a dictionary of tensors; use a safetensors checkpoint")
         self._tensors: dict[str, torch.Tensor] = loaded
+
+    def close(self) -> None:
+        """torch closed the file when it had mapped it."""
 
     def names(self) -> list[str]:
         return list(self._tensors)

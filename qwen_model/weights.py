@@ -38,20 +38,20 @@ def read_weights(
     Raises ModelError that names the tensor and its file: missing, extra, of another shape, of whole numbers, NaN or
     infinite (also where a number is too large for `dtype`).
     """
-    files = open_weights(folder, pickles=pickles)
     stored = stored_tensors(shapes, layout)
-    tied = "lm_head.weight" not in shapes and "lm_head.weight" in files
-    _compare(files, stored, shapes, folder, extra={"lm_head.weight"} if tied else set())
     weights: dict[str, torch.Tensor] = {}
-    for name, parts in stored.items():
-        start = 0
-        for part in parts:
-            stop = start + shapes[part][0]
-            weights[part] = _read(files[name], name, start, stop, dtype, device)
-            start = stop
-    if tied:
-        (embedding,) = (name for name, parts in stored.items() if parts == ("model.embed_tokens.weight",))
-        _compare_tied(files["lm_head.weight"], files[embedding], embedding)
+    with open_weights(folder, pickles=pickles) as files:
+        tied = "lm_head.weight" not in shapes and "lm_head.weight" in files
+        _compare(files, stored, shapes, folder, extra={"lm_head.weight"} if tied else set())
+        for name, parts in stored.items():
+            start = 0
+            for part in parts:
+                stop = start + shapes[part][0]
+                weights[part] = _read(files[name], name, start, stop, dtype, device)
+                start = stop
+        if tied:
+            (embedding,) = (name for name, parts in stored.items() if parts == ("model.embed_tokens.weight",))
+            _compare_tied(files["lm_head.weight"], files[embedding], embedding)
     return weights
 
 

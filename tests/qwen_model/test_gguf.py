@@ -194,7 +194,7 @@ def test_the_released_file_is_read_to_the_bit(monkeypatch):
     if path is None:
         pytest.skip(f"{name} is not in the cache")
     stored, tested = load_file(find_checkpoint(name).folder / "model.safetensors"), set()
-    file = GGUFFile(path)
+    file = GGUFFile(path.open("rb"))
     for tensor in file.tensors:
         kind = tensor.kind.name
         if kind in tested or kind not in HALVES:
@@ -230,7 +230,7 @@ def test_another_alignment_is_followed(tmp_path):
 
 def test_fields_and_tensors_are_those_of_the_gguf_package(tmp_path):
     write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", pack_q8)
-    ours, theirs = GGUFFile(tmp_path / "model.gguf"), gguf.GGUFReader(tmp_path / "model.gguf")
+    ours, theirs = GGUFFile((tmp_path / "model.gguf").open("rb")), gguf.GGUFReader(tmp_path / "model.gguf")
     fields = {name: field.contents() for name, field in theirs.fields.items() if not name.startswith("GGUF.")}
     assert ours.fields == fields
     for tensor, expected in zip(ours.tensors, theirs.tensors, strict=True):
@@ -242,7 +242,7 @@ def test_fields_and_tensors_are_those_of_the_gguf_package(tmp_path):
 def test_flipped_bytes_are_named_or_harmless(tmp_path):
     write_gguf(make_checkpoint(tmp_path / "model"), tmp_path / "model.gguf", "qwen2", pack_q8)
     whole = (tmp_path / "model.gguf").read_bytes()
-    header = GGUFFile(tmp_path / "model.gguf").tensors[0].start
+    header = GGUFFile((tmp_path / "model.gguf").open("rb")).tensors[0].start
     rng, said = random.Random(0), []
     for number in range(150):
         damaged = bytearray(whole)

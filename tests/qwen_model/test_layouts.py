@@ -167,7 +167,7 @@ def test_window_fields_that_contradict_are_named(changes, message):
 )
 def test_a_config_comes_back_as_it_was(layout, changes):
     config = replace(PLAIN, **changes)
-    written = json.loads(json.dumps(write_model_config(config, layout)))
+    written = json.loads(json.dumps(write_model_config(config, layout, "float32")))
     assert read_model_config(written, "config.json") == config
 
 
@@ -192,13 +192,13 @@ def test_a_config_comes_back_as_it_was(layout, changes):
 )
 def test_what_a_layout_cannot_express_is_refused_by_name(layout, field, value):
     with pytest.raises(ModelError, match=f"^{field}: the {layout} layout cannot express") as caught:
-        write_model_config(replace(PLAIN, **{field: value}), layout)
+        write_model_config(replace(PLAIN, **{field: value}), layout, "float32")
     assert "\n" not in str(caught.value)
 
 
 @needs_reference
 def test_the_written_fields_are_the_released_ones():
-    written = write_model_config(read_model_config(RELEASED, "config.json"), "qwen")
+    written = write_model_config(read_model_config(RELEASED, "config.json"), "qwen", "float32")
     assert written.keys() - RELEASED.keys() == set()
     changed = {name: value for name, value in written.items() if RELEASED[name] != value}
-    assert changed == {"tokenizer_class": "QWenTokenizer"}
+    assert changed == {"tokenizer_class": "QWenTokenizer", "torch_dtype": "float32"}
