@@ -117,8 +117,9 @@ class SlotCache(_Store):
         super().__init__(shape, slots, dtype, device, capacity)
         self.slots = slots
         self.lengths: list[int] = []
-        self._ends = torch.empty(0, dtype=torch.long)
         self._index = torch.empty(0, dtype=torch.long)
+        self._layout: SlotLayout
+        self._places: dict[int | None, Tensor] = {}
 
     @property
     def active(self) -> int:
@@ -164,20 +165,28 @@ class SlotCache(_Store):
         device = self.keys[0].device
         self.reserve(max(self.lengths) + 1)
         self._index = torch.arange(self.active, device=device)
-        self._ends = torch.tensor(self.lengths, device=device)
-        return SlotLayout(self._ends, torch.tensor(steps, device=device), max(self.lengths) + 1)
+        ends = torch.tensor(self.lengths, device=device)
+        self._layout = SlotLayout(ends, torch.tensor(steps, device=device), max(self.lengths) + 1)
+        self._places = {}
+        return self._layout
 
     def end_step(self) -> None:
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        held_keys, held_values, places, lengths = self.slots_of(layer)
+        held_keys[self._index, :, places] = keys[:, :, 0]
+        held_values[self._index, :, places] = values[:, :, 0]
+        read = int(lengths.max())
+        return held_keys[: self.active, :, :read], held_values[: self.active, :, :read]
+
+    def slots_of(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """In this step: keys and values, where each row's new token goes (R,), and how many it reads (R,)."""
         window = self.shape.windows[layer]
-        places = self._ends if window is None else self._ends % window
-        self.keys[layer][self._index, :, places] = keys[:, :, 0]
-        self.values[layer][self._index, :, places] = values[:, :, 0]
-        read = max(self.lengths) + 1
-        read = min(read, window) if window else read
-        return self.keys[layer][: self.active, :, :read], self.values[layer][: self.active, :, :read]
+        if window not in self._places:
+            places = self._layout.positions[:, 0]
+            self._places[window] = places if window is None else places % window
+        return self.keys[layer], self.values[layer], self._places[window], self._layout.lengths(window)
 
 
 class SlotLayout:
@@ -188,14 +197,17 @@ class SlotLayout:
     def __init__(self, ends: Tensor, steps: Tensor, longest: int) -> None:
         self.positions, self.steps, self.longest = ends[:, None], steps[:, None], longest
         self._masks: dict[int | None, Tensor] = {}
+        self._lengths: dict[int | None, Tensor] = {}
 
     def first_key(self, window: int | None) -> int:
         return 0
 
     def lengths(self, window: int | None) -> Tensor:
         """Keys (R,) that each row reads, its new one included."""
-        held = self.positions[:, 0] + 1
-        return held if window is None else held.clamp(max=window)
+        if window not in self._lengths:
+            held = self.positions[:, 0] + 1
+            self._lengths[window] = held if window is None else held.clamp(max=window)
+        return self._lengths[window]
 
     def mask(self, window: int | None) -> Tensor:
         if window not in self._masks:

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qwen_model import kernels
 from qwen_model.attention import attend
-from qwen_model.cache import Cache, CacheShape
+from qwen_model.cache import Cache, CacheShape, SlotCache
 from qwen_model.config import ModelConfig
 from qwen_model.layout import Layout, Padded, Plain
 from qwen_model.long_context import LongContext, Windows, ntk_bucket
@@ -37,8 +38,27 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = F.rms_norm(x.float(), (x.shape[-1],), None, self.eps)
-        return normed.to(x.dtype) * self.weight
+        return kernels.rms_norm(x, self.weight, self.eps)
+
+
+class Linear(nn.Linear):
+    """A linear layer that takes the C++ kernels where they can be used."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.linear(x, self.weight, self.bias)
+
+
+class Residual(Linear):
+    """A linear layer that writes into the residual stream, with dropout while training."""
+
+    def __init__(self, size: int, width: int, *, bias: bool, dropout: float) -> None:
+        super().__init__(size, width, bias=bias)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]
+        if self.training and self.dropout:
+            return residual + F.dropout(super().forward(x), self.dropout)
+        return kernels.linear(x, self.weight, self.bias, add=residual)
 
 
 class Attention(nn.Module):
@@ -46,33 +66,40 @@ class Attention(nn.Module):
         super().__init__()
         c = config
         self.layer, self.head_dim = layer, c.head_dim
-        self.q_proj = nn.Linear(c.hidden_size, c.num_attention_heads * c.head_dim, bias=c.qkv_bias)
-        self.k_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
-        self.v_proj = nn.Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
-        self.o_proj = nn.Linear(c.num_attention_heads * c.head_dim, c.hidden_size, bias=c.output_bias)
+        self.q_proj = Linear(c.hidden_size, c.num_attention_heads * c.head_dim, bias=c.qkv_bias)
+        self.k_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
+        self.v_proj = Linear(c.hidden_size, c.num_key_value_heads * c.head_dim, bias=c.qkv_bias)
+        self.o_proj = Residual(c.num_attention_heads * c.head_dim, c.hidden_size, bias=c.output_bias, dropout=c.dropout)
 
-    def forward(self, x: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, residual: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None
+    ) -> Tensor:
         rows, new, _ = x.shape
-        q, k, v = (
-            project(x).view(rows, new, -1, self.head_dim).transpose(1, 2)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q, k = rotate(q, turns.query_cos, turns.query_sin), rotate(k, turns.key_cos, turns.key_sin)
-        if cache is not None:
-            k, v = cache.update(self.layer, k, v)
-        out = attend(q, k, v, layout, window)
-        return self.o_proj(out.transpose(1, 2).reshape(rows, new, -1))  # type: ignore[no-any-return]
+        projections = [(layer.weight, layer.bias) for layer in (self.q_proj, self.k_proj, self.v_proj)]
+        q, k, v = (out.view(rows, new, -1, self.head_dim) for out in kernels.linears(x, projections))
+        if isinstance(cache, SlotCache) and kernels.usable(x):
+            keys, values, places, lengths = cache.slots_of(self.layer)
+            q = kernels.rotate_store(q[:, 0], k[:, 0], v[:, 0], turns.flat(), keys, values, places)
+            read = kernels.attend(q, keys, values, lengths)
+        else:
+            q = rotate(q.transpose(1, 2), turns.query_cos, turns.query_sin)
+            k, v = rotate(k.transpose(1, 2), turns.key_cos, turns.key_sin), v.transpose(1, 2)
+            if cache is not None:
+                k, v = cache.update(self.layer, k, v)
+            read = attend(q, k, v, layout, window).transpose(1, 2)
+        return self.o_proj(read.reshape(rows, new, -1), residual)  # type: ignore[no-any-return]
 
 
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = Residual(config.intermediate_size, config.hidden_size, bias=False, dropout=config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        inner = kernels.swiglu(x, self.gate_proj.weight, self.up_proj.weight)
+        return self.down_proj(inner, residual)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -82,11 +109,10 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.input_layernorm(x), turns, layout, window, cache))
-        return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))  # type: ignore[no-any-return]
+        x = self.self_attn(self.input_layernorm(x), x, turns, layout, window, cache)
+        return self.mlp(self.post_attention_layernorm(x), x)  # type: ignore[no-any-return]
 
 
 class Body(nn.Module):
@@ -108,7 +134,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._frequencies = frequencies(config.head_dim, config.rope_theta)

@@ -1,7 +1,7 @@
 """The report's three sizes (Table 1) and a family that trains on a laptop.
 
-    from qwen_model import Decoder, PRESETS
-    model = Decoder(PRESETS["nano-8m"]).init_weights(seed=0)
+from qwen_model import Decoder, PRESETS
+model = Decoder(PRESETS["nano-8m"]).init_weights(seed=0)
 """
 
 from __future__ import annotations

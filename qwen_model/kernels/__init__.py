@@ -34,7 +34,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_void_p, c_long, c_int],
     "attend": [c_void_p] + [c_long] * 4 + [c_void_p] * 2 + [c_long] * 4 + [c_void_p, c_float, c_void_p, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
-    "rotate_store": [c_void_p] * 3 + [c_long] * 4 + [c_void_p] * 4 + [c_long] * 3 + [c_void_p, c_long, c_int],
+    "rotate_store": [c_void_p] * 3 + [c_long] * 4 + [c_void_p] * 3 + [c_long] * 3 + [c_void_p, c_long, c_int],
     "choose": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_int],
 }
 
@@ -167,25 +167,27 @@ def _check_cache(x: Tensor, keys: Tensor, values: Tensor) -> None:
 
 
 def rotate_store(
-    q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, places: Tensor
+    q: Tensor, k: Tensor, v: Tensor, turns: Sequence[Tensor], keys: Tensor, values: Tensor, places: Tensor
 ) -> Tensor:
     """Turn q and k by their angles (half-split rotation, in float32) and store k and v; returns the turned q (R, H, D).
 
-    q (R, H, D); k, v (R, K, D); cos, sin (R, D) float32; keys, values (at least R, K, capacity, D), of which row r is
-    written at position `places[r]` (int64).
+    q (R, H, D); k, v (R, K, D); `turns` are cosine and sine of queries, cosine and sine of keys, (R, D) float32 each;
+    keys, values (at least R, K, capacity, D), of which row r is written at position `places[r]` (int64).
     """
     rows, heads, dim = q.shape
     _check_cache(q, keys, values)
-    if not (
-        k.shape == v.shape == (rows, keys.shape[1], dim) and cos.shape == sin.shape == (rows, dim) and dim % 2 == 0
-    ):
-        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}, cos {tuple(cos.shape)} differ")
-    if cos.dtype != torch.float32 or sin.dtype != torch.float32 or k.dtype != q.dtype or v.dtype != q.dtype:
-        raise ValueError("cos and sin are float32; q, k and v are of one dtype")
-    q, k, v, cos, sin = q.clone(memory_format=torch.contiguous_format), *(t.contiguous() for t in (k, v, cos, sin))
+    if not (k.shape == v.shape == (rows, keys.shape[1], dim) and dim % 2 == 0):
+        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} differ")
+    if any(turn.shape != (rows, dim) or turn.dtype != torch.float32 for turn in turns) or len(turns) != 4:
+        raise ValueError(f"four turns of ({rows}, {dim}), float32, are wanted")
+    if k.dtype != q.dtype or v.dtype != q.dtype:
+        raise ValueError("q, k and v are of one dtype")
+    q, k, v = q.clone(memory_format=torch.contiguous_format), k.contiguous(), v.contiguous()
+    turns = [turn.contiguous() for turn in turns]
+    packed = (c_int64 * 4)(*(turn.data_ptr() for turn in turns))
     strides = keys.stride()[:3]
     sizes = rows, heads, keys.shape[1], dim
-    pointers = cos.data_ptr(), sin.data_ptr(), keys.data_ptr(), values.data_ptr()
+    pointers = packed, keys.data_ptr(), values.data_ptr()
     ends = _indices(places, rows)
     tensors = q.data_ptr(), k.data_ptr(), v.data_ptr()
     wrong = _call("rotate_store", q.dtype, *tensors, *sizes, *pointers, *strides, ends.data_ptr(), keys.shape[2])

@@ -1,5 +1,4 @@
-"""The C++ kernels as a loaded library: compiled once for this processor, kept in the cache folder.
-"""
+"""The C++ kernels as a loaded library: compiled once for this processor, kept in the cache folder."""
 
 from __future__ import annotations
 

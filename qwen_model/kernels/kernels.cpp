@@ -518,22 +518,27 @@ template <class T> void rotate(const T* x, const float* cos, const float* sin, l
     }
 }
 
+struct Turns {
+    const float *query_cos, *query_sin, *key_cos, *key_sin;  // (rows, dim) each; queries may be scaled besides
+};
+
 // Turn q (rows, heads, dim) in place, and put k (turned) and v (rows, kv_heads, dim) into the cache at each row's place.
 template <class T>
-void rotate_store(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim, const float* cos,
-                  const float* sin, T* keys, T* values, long row_stride, long head_stride, long stride,
-                  const int64_t* places, int threads) {
+void rotate_store(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim, const Turns& turns,
+                  T* keys, T* values, long row_stride, long head_stride, long stride, const int64_t* places,
+                  int threads) {
     helpers.run(rows, rows * heads * dim > 50000 ? threads : 1, [=](long row) {
-        const float *c = cos + row * dim, *s = sin + row * dim;
+        const float *query_cos = turns.query_cos + row * dim, *query_sin = turns.query_sin + row * dim;
+        const float *key_cos = turns.key_cos + row * dim, *key_sin = turns.key_sin + row * dim;
         std::vector<T> turned(dim);
         for (long head = 0; head < heads; head++) {
             T* at = q + (row * heads + head) * dim;
-            rotate(at, c, s, dim, turned.data());
+            rotate(at, query_cos, query_sin, dim, turned.data());
             std::copy(turned.begin(), turned.end(), at);
         }
         for (long head = 0; head < kv_heads; head++) {
             long from = (row * kv_heads + head) * dim, to = row * row_stride + head * head_stride + places[row] * stride;
-            rotate(k + from, c, s, dim, keys + to);
+            rotate(k + from, key_cos, key_sin, dim, keys + to);
             std::copy(v + from, v + from + dim, values + to);
         }
     });
@@ -567,10 +572,10 @@ inline bool within(const int64_t* values, long count, int64_t low, int64_t high)
         rms_norm(x, rows, size, weight, eps, out, threads);                                                            \
     }                                                                                                                  \
     int rotate_store_##NAME(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim,              \
-                            const float* cos, const float* sin, T* keys, T* values, long row_stride,                   \
-                            long head_stride, long stride, const int64_t* places, long capacity, int threads) {        \
+                            const Turns* turns, T* keys, T* values, long row_stride, long head_stride, long stride,    \
+                            const int64_t* places, long capacity, int threads) {                                       \
         if (!within(places, rows, 0, capacity - 1)) return 1;                                                          \
-        rotate_store(q, k, v, rows, heads, kv_heads, dim, cos, sin, keys, values, row_stride, head_stride, stride,     \
+        rotate_store(q, k, v, rows, heads, kv_heads, dim, *turns, keys, values, row_stride, head_stride, stride,       \
                      places, threads);                                                                                 \
         return 0;                                                                                                      \
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qwen_model import LongContext
+from qwen_model import LongContext, kernels
 from tests.qwen_model import combinations
 from tests.qwen_model.combinations import PATHS, TRAIN, WINDOWS, Expected, largest_difference, text
 
@@ -22,6 +22,12 @@ def model():
 @pytest.mark.parametrize("setting", combinations.settings(), ids=lambda s: "-".join(str(value) for value in s.values()))
 def test_equals_the_dense_computation(model, path, setting):
     assert largest_difference(model, path, setting) < LIMIT
+
+
+@pytest.mark.parametrize("setting", combinations.settings(), ids=lambda s: "-".join(str(value) for value in s.values()))
+def test_decoding_without_the_kernels(model, setting, monkeypatch):
+    monkeypatch.setattr(kernels, "usable", lambda x: False)
+    assert largest_difference(model, "decoding in a batch", setting) < LIMIT
 
 
 @pytest.mark.parametrize("length", [1, 2, TRAIN - 1, TRAIN])
