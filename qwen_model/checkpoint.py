@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,20 @@ class Checkpoint:
 
     name: str
     folder: Path
-    fingerprint: str
-    """SHA-256 (first 16 hex digits) over the weights and the files that change what the model reads or says."""
     quantisation: str | None
     """Of the GGUF the folder was made from, such as Q4_K_M; None for full-precision weights."""
+    made_from: str | None
+    """The fingerprint of that GGUF."""
+    pickles: bool = False
+    """Whether pytorch_model.bin may be read."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (first 16 hex digits) over the weights and the files that change what the model reads or says.
+
+        Reads all of them when it is first asked for, unless they came from a GGUF.
+        """
+        return self.made_from or _fingerprint(self.folder, pickles=self.pickles)
 
 
 def find_checkpoint(model: str, *, allow_pickle_weights: bool = False) -> Checkpoint:
@@ -45,8 +56,9 @@ def find_checkpoint(model: str, *, allow_pickle_weights: bool = False) -> Checkp
     if model in CATALOGUE:
         return _from_gguf(model, obtain(model), CATALOGUE[model].sha256)
     if path.is_dir():
-        digest = _fingerprint(path, pickles=allow_pickle_weights)
-        return Checkpoint(name=path.resolve().name, folder=path, fingerprint=digest, quantisation=None)
+        weight_paths(path, pickles=allow_pickle_weights)  # names what is missing before anything else is done
+        name = path.resolve().name
+        return Checkpoint(name=name, folder=path, quantisation=None, made_from=None, pickles=allow_pickle_weights)
     if path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(f"{path}: neither a folder nor a .gguf file")
@@ -86,7 +98,7 @@ def load_model(
         layout_of(raw, where),
         getattr(torch, dtype),
         torch.device(device),
-        pickles=allow_pickle_weights,
+        pickles=checkpoint.pickles,
     )
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
@@ -145,7 +157,7 @@ def _from_gguf(name: str, path: Path, digest: str) -> Checkpoint:
     if not folder.is_dir():
         import_gguf(path, folder, _show_conversion(name))
     quantisation = str(read_config(folder)[QUANTISATION])
-    return Checkpoint(name=name, folder=folder, fingerprint=fingerprint, quantisation=quantisation)
+    return Checkpoint(name=name, folder=folder, quantisation=quantisation, made_from=fingerprint)
 
 
 def _show_conversion(name: str) -> Callable[[int, int], None]:

@@ -55,9 +55,12 @@ def save_model(model: Decoder, folder: str | Path, layout: Layout = "qwen2") -> 
         raise ModelError(f"{folder}: the model has no weights yet; load or initialise them before saving")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: exists; name a new folder, or delete this one first")
+    checkpoint = getattr(model, "checkpoint", None)
+    if checkpoint is not None and not (checkpoint.folder / "config.json").is_file():
+        remedy = "bring the folder back, or `del model.checkpoint`"
+        raise ModelError(f"{checkpoint.folder}: gone, and with it the tokenizer to copy; {remedy}")
     stored = stored_tensors(parameters, layout)
     tensors = {name: _outgoing([parameters[part] for part in parts]) for name, parts in stored.items()}
-    checkpoint = getattr(model, "checkpoint", None)
     with new_folder(folder, "free space, or name a folder that can be written") as partial:
         if checkpoint is not None:
             config |= _copy_tokenizer(checkpoint.folder, partial)

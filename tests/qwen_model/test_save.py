@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -137,6 +138,18 @@ def test_end_tokens_that_only_the_config_names_come_along(tiny, tmp_path):
     assert load_tokenizer(find_checkpoint(str(source))).eos_ids == (2, 0)
     save_model(load_model(str(source)), tmp_path / "saved")
     assert load_tokenizer(find_checkpoint(str(tmp_path / "saved"))).eos_ids == (2, 0)
+
+
+def test_a_source_that_is_gone_is_named(tiny, tmp_path):
+    save_model(load_model(str(tiny)), tmp_path / "source")
+    model = load_model(str(tmp_path / "source"))
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(ModelError, match="source: gone, and with it the tokenizer") as caught:
+        save_model(model, tmp_path / "saved")
+    assert "\n" not in str(caught.value)
+    del model.checkpoint
+    save_model(model, tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 def test_what_the_layout_cannot_express_leaves_nothing(tmp_path):
