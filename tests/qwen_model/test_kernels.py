@@ -1,0 +1,327 @@
+"""The C++ kernels give what float64 gives, whatever stands beside a row, and say so when they cannot run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qwen_model import kernels
+from qwen_model.kernels import build
+
+if kernels.unavailable():
+    pytest.skip(f"no kernels here: {kernels.unavailable()}", allow_module_level=True)
+
+DTYPES = [torch.float32, torch.bfloat16]
+# half a unit in the last place, relative
+ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
+VARIANTS = {
+    "native": (),
+    "no-bf16": ("-mno-avx512bf16",),
+    "avx2": ("-mno-avx512f",),
+    "sse": ("-mno-avx",),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients():
+    with torch.inference_mode():
+        yield
+
+
+@pytest.fixture(params=list(VARIANTS))
+def variant(request, monkeypatch):
+    """Each instruction set that this processor can run, by turns."""
+    if request.param != "native" and "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("variants are compiled on a processor that has them all")
+    loaded = kernels._Kernels(build.load((*build.FLAGS, *VARIANTS[request.param])))
+    monkeypatch.setattr(kernels, "_loaded", lambda: loaded)
+    return loaded
+
+
+def random(*shape, dtype, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def product(x, weight, bias=None):
+    """x weight^T + bias in float64, and a bound on the error of float32 sums of it."""
+    x, weight = x.double(), weight.double()
+    exact = F.linear(x, weight, None if bias is None else bias.double())
+    # each of the size additions rounds a partial sum, which is at most the sum of magnitudes
+    return exact, (x.shape[-1] + 2) * 2.0**-24 * (F.linear(x.abs(), weight.abs()) + exact.abs()) + 1e-30
+
+
+def check_linear(dtype, rows, size, outputs):
+    x, weight = random(rows, size, dtype=dtype), random(outputs, size, dtype=dtype, seed=1)
+    bias, add = random(outputs, dtype=dtype, seed=2), random(rows, outputs, dtype=dtype, seed=3)
+    exact, slack = product(x, weight)
+    plain = kernels.linear(x, weight)
+    assert plain.dtype == dtype
+    assert ((plain - exact).abs() <= ROUNDING[dtype] * exact.abs() + 2 * slack).all()
+    both, slack = product(x, weight, bias)
+    out = kernels.linear(x, weight, bias, add)
+    bound = ROUNDING[dtype] * (2 * both.abs() + (both + add).abs()) + 2 * slack
+    assert ((out - (both + add)).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "size", "outputs"), [(1, 896, 128), (16, 64, 33), (5, 77, 3), (64, 31, 1), (7, 1, 50)]
+)
+def test_linear_of_each_instruction_set(variant, dtype, rows, size, outputs):
+    check_linear(dtype, rows, size, outputs)
+
+
+@given(st.sampled_from(DTYPES), st.integers(1, 64), st.integers(1, 300), st.integers(1, 100))
+@settings(max_examples=60, deadline=None)
+def test_linear_of_any_shape(dtype, rows, size, outputs):
+    check_linear(dtype, rows, size, outputs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_several_layers_at_once_equal_one_by_one(variant, dtype):
+    x = random(3, 1, 96, dtype=dtype)
+    layers = [(random(n, 96, dtype=dtype, seed=n), None if n == 5 else random(n, dtype=dtype)) for n in (50, 5, 16)]
+    for out, (weight, bias) in zip(kernels.linears(x, layers), layers, strict=True):
+        assert out.shape == (3, 1, weight.shape[0])
+        assert torch.equal(out, kernels.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "size", "outputs"), [(1, 896, 200), (17, 50, 37), (64, 33, 16)])
+def test_swiglu(variant, dtype, rows, size, outputs):
+    x = random(rows, size, dtype=dtype)
+    gate, up = (random(outputs, size, dtype=dtype, seed=seed) for seed in (1, 2))
+    (g, g_slack), (u, u_slack) = product(x, gate), product(x, up)
+    # the slope of silu is below 1.1; gate, up, silu and their product are rounded once each
+    bound = 5 * ROUNDING[dtype] * (g * u).abs() + 2 * (1.1 * g_slack * (u.abs() + u_slack) + g.abs() * u_slack)
+    bound += 2.0**-21 * (F.silu(g) * u).abs()
+    assert ((kernels.swiglu(x, gate, up) - F.silu(g) * u).abs() <= bound + 1e-30).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "size"), [(1, 896), (40, 896), (3, 7)])
+def test_rms_norm(variant, dtype, rows, size):
+    x, weight = random(rows, size, dtype=dtype), random(size, dtype=dtype, seed=1)
+    wide = x.double()
+    exact = wide / (wide.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight.double()
+    bound = (2.1 * ROUNDING[dtype] + 2.0**-21) * exact.abs()
+    assert ((kernels.rms_norm(x, weight, 1e-6) - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "lengths"),
+    [(14, 2, 64, [1, 2, 700]), (4, 4, 128, [256, 257]), (6, 1, 40, [33]), (5, 5, 6, [9, 1]), (32, 2, 16, [2000])],
+)
+def test_attend(variant, dtype, heads, kv_heads, dim, lengths):
+    rows, capacity = len(lengths), max(lengths) + 3
+    # a layer of a cache with more rows and room than are used, its strides not the plain ones
+    cache = random(2, rows + 1, capacity, kv_heads, dim, dtype=dtype).transpose(2, 3)
+    keys, values = cache[0], cache[1]
+    for row, length in enumerate(lengths):
+        cache[:, row, :, length:] = float("nan")
+    q = random(rows, heads, dim, dtype=dtype, seed=1)
+    out = kernels.attend(q, keys, values, torch.tensor(lengths))
+    for row, length in enumerate(lengths):
+        k, v = (t[row, :, :length].double().repeat_interleave(heads // kv_heads, 0) for t in (keys, values))
+        weights = torch.softmax(k @ q[row].double()[..., None] * dim**-0.5, dim=1)
+        exact, size = ((weights * v).sum(1), (weights * v.abs()).sum(1))
+        assert ((out[row] - exact).abs() <= ROUNDING[dtype] * exact.abs() + 1e-5 * size).all()
+
+
+def test_attend_reads_keys_in_any_order():
+    """A window kept as a ring needs no mask."""
+    keys, values = random(2, 1, 2, 100, 64, dtype=torch.float32)
+    q, lengths, order = random(1, 6, 64, dtype=torch.float32, seed=1), torch.tensor([100]), torch.randperm(100)
+    plain = kernels.attend(q, keys, values, lengths)
+    turned = kernels.attend(q, keys[:, :, order], values[:, :, order], lengths)
+    torch.testing.assert_close(turned, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotate_store(variant, dtype):
+    rows, heads, kv_heads, dim = 3, 6, 2, 20
+    q, k, v = (random(rows, n, dim, dtype=dtype, seed=n) for n in (heads, kv_heads, kv_heads))
+    angles = random(rows, dim // 2, dtype=torch.float32, seed=9).repeat(1, 2)
+    turns = 1.5 * angles.cos(), 1.5 * angles.sin(), angles.cos(), angles.sin()
+    cache = torch.zeros(2, rows + 1, kv_heads, 8, dim, dtype=dtype)
+    places, before = torch.tensor([0, 7, 3]), q.clone()
+    out = kernels.rotate_store(q, k, v, turns, cache[0], cache[1], places)
+    assert torch.equal(q, before)
+
+    def turned(x, cos, sin):
+        low, high = x.float().chunk(2, -1)
+        return (x.float() * cos[:, None] + torch.cat((-high, low), -1) * sin[:, None]).to(dtype)
+
+    close = {"rtol": 2 * ROUNDING[dtype], "atol": 1e-6 if dtype == torch.float32 else 1e-2}
+    torch.testing.assert_close(out, turned(q, *turns[:2]), **close)
+    stored = cache[:, torch.arange(rows), :, places]
+    torch.testing.assert_close(stored[:, 0], turned(k, *turns[2:]), **close)
+    assert torch.equal(stored[:, 1], v)
+    cache[:, torch.arange(rows), :, places] = 0
+    assert not cache.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 100, 4096, 9000])
+def test_choose(variant, dtype, size):
+    logits = random(5, size, dtype=dtype) * 5
+    logits[1] = 0
+    tokens, logprobs = kernels.choose(logits)
+    assert torch.equal(tokens[2:], logits[2:].argmax(-1)) and tokens[1] == 0
+    exact = logits.double().log_softmax(-1).max(-1).values
+    assert (logprobs - exact).abs().max() < 1e-5
+    logits[3, size // 2] = float("nan")
+    tokens, logprobs = kernels.choose(logits)
+    assert tokens[3] == size // 2 and logprobs[3].isnan() and not logprobs[2].isnan()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_row_depends_neither_on_its_batch_nor_on_threads(variant, dtype, threads):
+    before = torch.get_num_threads()
+    weight, gate, up = (random(100, 333, dtype=dtype, seed=seed) for seed in range(3))
+    x = random(64, 333, dtype=dtype, seed=4)
+    keys, values, q = (random(64, n, m, 64, dtype=dtype, seed=m) for n, m in ((2, 600), (2, 600), (14, 1)))
+    lengths = torch.randint(1, 600, (64,))
+    results = [kernels.linear(x, weight), kernels.swiglu(x, gate, up), kernels.rms_norm(x, x[0], 1e-6)]
+    results.append(kernels.attend(q[:, :, 0], keys, values, lengths))
+    torch.set_num_threads(threads)
+    try:
+        for count in (1, 2, 5, 6, 7, 16, 31):
+            few = [
+                kernels.linear(x[:count], weight),
+                kernels.swiglu(x[:count], gate, up),
+                kernels.rms_norm(x[:count], x[0], 1e-6),
+                kernels.attend(q[:count, :, 0], keys, values, lengths[:count]),
+            ]
+            for part, whole in zip(few, results, strict=True):
+                assert torch.equal(part, whole[:count])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows_in_its_own_row_only(variant, dtype, bad):
+    x, weight = random(3, 70, dtype=dtype), random(20, 70, dtype=dtype, seed=1)
+    keys, q = random(3, 1, 9, 16, dtype=dtype), random(3, 2, 16, dtype=dtype)
+    x[1, 69], q[1, 0, 0] = bad, bad
+    outs = [
+        kernels.linear(x, weight),
+        kernels.swiglu(x, weight, weight),
+        kernels.rms_norm(x, x[0], 1e-6),
+        kernels.attend(q, keys, keys, torch.tensor([9, 9, 9])),
+    ]
+    for out in outs:
+        assert out[0].isfinite().all() and out[2].isfinite().all()
+        assert not out[1].isfinite().all()
+
+
+def test_strided_input_is_read_as_it_means():
+    x, weight = random(40, 6, dtype=torch.float32).T, random(8, 40, dtype=torch.float32, seed=1)
+    assert torch.equal(kernels.linear(x, weight), kernels.linear(x.contiguous(), weight))
+
+
+def test_torch_takes_what_the_kernels_do_not(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a kernel was called")
+
+    monkeypatch.setattr(kernels, "_call", refuse)
+    few, many = random(2, 8, dtype=torch.float32), random(kernels.MAX_ROWS + 1, 8, dtype=torch.float32)
+    weight = random(4, 8, dtype=torch.float32)
+    assert torch.equal(kernels.linear(many, weight, add=many[:, :4]), F.linear(many, weight) + many[:, :4])
+    assert torch.equal(kernels.linear(few.double(), weight.double()), F.linear(few.double(), weight.double()))
+    turned = weight.T.contiguous().T
+    assert torch.equal(kernels.linear(few, turned), F.linear(few, turned))
+    with torch.inference_mode(False), torch.enable_grad():
+        assert not kernels.usable(torch.ones(2, 8))
+        parameter = torch.nn.Parameter(torch.ones(4, 8))
+        kernels.swiglu(torch.ones(2, 8), parameter, parameter).sum().backward()
+        assert parameter.grad is not None
+    with pytest.raises(RuntimeError):
+        kernels.linear(few, random(4, 9, dtype=torch.float32))
+
+
+def test_places_outside_the_cache_are_refused():
+    q, cache = random(1, 2, 4, dtype=torch.float32), random(1, 2, 5, 4, dtype=torch.float32)
+    for length in (0, 6):
+        with pytest.raises(ValueError, match=r"within 1\.\.5"):
+            kernels.attend(q, cache, cache, torch.tensor([length]))
+    with pytest.raises(ValueError, match=r"within 0\.\.4"):
+        kernels.rotate_store(q, q, q, [q[:, 0]] * 4, cache, cache.clone(), torch.tensor([5]))
+    with pytest.raises(ValueError, match="does not fit"):
+        kernels.attend(q.bfloat16(), cache, cache, torch.tensor([1]))
+
+
+def test_several_threads_may_call_at_once_and_a_child_process_too():
+    x, weight = random(4, 256, dtype=torch.float32), random(2000, 256, dtype=torch.float32, seed=1)
+    expected, wrong = kernels.linear(x, weight), []
+
+    def work():
+        with torch.inference_mode():
+            wrong.extend(i for i in range(100) if not torch.equal(kernels.linear(x, weight), expected))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    child = os.fork()
+    if not child:
+        os._exit(0 if torch.equal(kernels.linear(x, weight), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+ANSWER = """
+import torch
+from qwen_model import kernels
+torch.set_grad_enabled(False)
+print(kernels.describe())
+out = kernels.linear(torch.ones(2, 8), torch.ones(3, 8))
+assert torch.equal(out, torch.full((2, 3), 8.0))
+"""
+
+
+def ask(**environment):
+    run = [sys.executable, "-c", ANSWER]
+    return subprocess.run(run, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+
+
+def test_without_a_compiler_torch_is_used_and_said(tmp_path):
+    done = ask(PATH=str(tmp_path), HARNESS_CACHE=str(tmp_path), CXX="")
+    assert done.stdout == "torch (no C++ compiler: neither g++ nor c++ is in $PATH)\n"
+    assert done.stderr.count("\n") == 1 and "no C++ compiler" in done.stderr
+    done = ask(CXX="no-such-compiler", HARNESS_CACHE=str(tmp_path))
+    assert "$CXX is no-such-compiler" in done.stdout
+    done = ask(CXX="false", HARNESS_CACHE=str(tmp_path))
+    assert "false failed: no message" in done.stdout
+    done = ask(HARNESS_KERNELS="off")
+    assert done.stdout == "torch (turned off by $HARNESS_KERNELS)\n" and not done.stderr
+
+
+def test_a_damaged_library_is_compiled_anew(tmp_path):
+    cache = {"HARNESS_CACHE": str(tmp_path)}
+    first = ask(**cache)
+    assert first.stdout.startswith("C++ kernels")
+    (library,) = (tmp_path / "kernels").iterdir()
+    whole = library.read_bytes()
+    library.write_bytes(whole[: len(whole) // 2])
+    assert ask(**cache).stdout == first.stdout
+    (library,) = (tmp_path / "kernels").iterdir()
+    assert build._intact(library)
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "kernels").write_text("in the way")
+    assert "cannot be written" in ask(HARNESS_CACHE=str(tmp_path)).stdout
