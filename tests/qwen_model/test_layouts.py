@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2Config
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Qwen2Config
 from transformers.masking_utils import create_sliding_window_causal_mask
 
 from qwen_model import ModelError, load_model
 from qwen_model.config import ModelConfig
 from qwen_model.config_json import read_model_config, write_model_config
 from qwen_model.long_context import LongContext, WindowSchedule
+from qwen_model.save import save_model
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(
@@ -202,3 +204,28 @@ def test_the_written_fields_are_the_released_ones():
     assert written.keys() - RELEASED.keys() == set()
     changed = {name: value for name, value in written.items() if RELEASED[name] != value}
     assert changed == {"tokenizer_class": "QWenTokenizer", "torch_dtype": "float32"}
+
+
+@needs_reference
+def test_the_released_checkpoint_is_written_as_it_was(tmp_path):
+    model = load_model(str(REFERENCE / "qwen_v1_tiny"))
+    save_model(model, tmp_path / "saved", "qwen")
+    assert load_model(str(tmp_path / "saved")).config == model.config
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (REFERENCE / "qwen_v1_tiny", tmp_path / "saved")
+    )
+    assert before.keys() == after.keys()
+    for name, values in after.items():
+        assert torch.equal(values, before[name]), name
+
+
+@needs_reference
+def test_the_released_checkpoint_in_qwen2s_layout_has_its_plain_logits_in_transformers(tmp_path):
+    model = load_model(str(REFERENCE / "qwen_v1_tiny"))
+    model.config = replace(model.config, long_context=LongContext())
+    save_model(model, tmp_path / "saved", "qwen2")
+    arrays = np.load(REFERENCE / "qwen_v1_logits.npz")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    with torch.inference_mode():
+        found = theirs(torch.from_numpy(arrays["input_ids"][:, :260]).long()).logits[0, -8:]
+    assert np.abs(found.numpy() - arrays["full_ntk0_logn0_n260"]).max() < 2e-4
