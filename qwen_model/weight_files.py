@@ -95,7 +95,7 @@ def _find(folder: Path, pickles: bool) -> tuple[list[Path], Path | None]:
             f"{folder}: only {bins[0].name}, a pickle, which can hold programs; convert it to {SAFETENSORS}, or load"
             f" {PICKLE} with allow_pickle_weights=True"
             if bins
-            else f"{folder}: no weights ({SAFETENSORS})"
+            else f"{folder}: no weights; fetch {SAFETENSORS}, or its shards and their index, into this folder"
         )
     return found, None
 
