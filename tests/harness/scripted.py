@@ -36,7 +36,7 @@ class Sums(Task):
                 choice_logprobs=dict(zip("abc", scores, strict=True)),
             )
         first = await model.generate(self.prompt(sample), self.decoding)
-        again = await model.generate(Chat((("user", first.text),)), Decoding(max_tokens=5, temperature=1.0))
+        again = await model.generate(Chat((("user", first.text),)), Decoding(max_tokens=5, temperature=0.9))
         return Verdict(answer=first.text.strip() or None, outcome="wrong" if again.text else "unextracted")
 
 
