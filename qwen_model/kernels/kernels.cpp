@@ -4,7 +4,7 @@
 // multiply-adds over k in ascending order, in vector lanes, closed by one fixed tree of additions; work is cut at
 // places that depend on the sizes of that element alone.
 //
-// Numbers are float or bfloat16; sums are float32. Matrices are row-major; weights are (outputs, inputs) as in nn.Linear.
+// Numbers are float or bfloat16; sums are float32. Matrices are row-major; weights (outputs, inputs) as in nn.Linear.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -36,7 +36,8 @@ constexpr long MAX_ROWS = 64 ;    // rows of x; also MAX_ROWS in __init__.py
 constexpr long READ_AHEAD = 16384;  // bytes of weights that are fetched before their turn
 constexpr long KEYS = 256;        // keys per unit of attention work
 constexpr long KEYS_AHEAD = 32;   // keys that are fetched before their turn
-constexpr int SPINS = 2000;       // tenths of milliseconds that helpers stay awake between calls
+constexpr uint32_t RUN = 32;      // units that a thread takes at once, at most
+constexpr int SPINS = 5000;       // pauses until an idle helper sleeps, about 0.1 ms
 constexpr long CHOICES = 4096;    // logits per unit of work
 
 // Threads that help where they can. Whoever is running takes the next unit of work, and the caller waits only for units
@@ -85,10 +86,12 @@ class Helpers {
         while (uint32_t(open)) {
             auto call = call_.load();
             const void* work = work_;
+            // runs of units, shorter towards the end: what is fetched ahead is mostly one's own
+            uint32_t count = std::clamp<uint32_t>(uint32_t(open) / (2 * wanted_ + 2), 1, RUN);
             long unit = units_ - uint32_t(open);
-            if (!open_.compare_exchange_weak(open, open - 1)) continue;  // else what was read belongs to this turn
-            call(work, unit);
-            done_++;
+            if (!open_.compare_exchange_weak(open, open - count)) continue;  // else what was read belongs to this turn
+            for (uint32_t i = 0; i < count; i++) call(work, unit + i);
+            done_ += count;
             return true;
         }
         return false;
@@ -375,7 +378,8 @@ void weigh_tile(const float* p, const T* values, long stride, long count, float*
         for (int i = 0; i < WIDE; i++) store_floats(out + h * dim + i * LANES, sums[h][i]);
 }
 
-template <class T, int HEADS> void weigh_heads(const float* p, const T* values, long stride, long count, float* out, long dim) {
+template <class T, int HEADS>
+void weigh_heads(const float* p, const T* values, long stride, long count, float* out, long dim) {
     long d = 0;
     for (; d + 4 * LANES <= dim; d += 4 * LANES) weigh_tile<T, HEADS, 4>(p, values + d, stride, count, out + d, dim);
     for (; d + LANES <= dim; d += LANES) weigh_tile<T, HEADS, 1>(p, values + d, stride, count, out + d, dim);
@@ -426,7 +430,8 @@ void attend(const T* q, long rows, long heads, long kv_heads, long dim, const T*
             long head_stride, long stride, const int64_t* lengths, float scale, T* out, int threads) {
     long group = heads / kv_heads, pairs = rows * kv_heads;
     std::vector<long> first(pairs + 1, 0);  // parts before each (row, kv head)
-    for (long pair = 0; pair < pairs; pair++) first[pair + 1] = first[pair] + (lengths[pair / kv_heads] + KEYS - 1) / KEYS;
+    for (long pair = 0; pair < pairs; pair++)
+        first[pair + 1] = first[pair] + (lengths[pair / kv_heads] + KEYS - 1) / KEYS;
     long parts = first[pairs], size = group * (dim + 2);
     static thread_local std::vector<float> kept;  // of each part: sums (group, dim), largest (group), total (group)
     if ((long)kept.size() < parts * size) kept.resize(parts * size);
@@ -522,7 +527,7 @@ struct Turns {
     const float *query_cos, *query_sin, *key_cos, *key_sin;  // (rows, dim) each; queries may be scaled besides
 };
 
-// Turn q (rows, heads, dim) in place, and put k (turned) and v (rows, kv_heads, dim) into the cache at each row's place.
+// Turn q (rows, heads, dim) in place; put k (turned) and v (rows, kv_heads, dim) into the cache at each row's place.
 template <class T>
 void rotate_store(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim, const Turns& turns,
                   T* keys, T* values, long row_stride, long head_stride, long stride, const int64_t* places,
@@ -537,7 +542,8 @@ void rotate_store(T* q, const T* k, const T* v, long rows, long heads, long kv_h
             std::copy(turned.begin(), turned.end(), at);
         }
         for (long head = 0; head < kv_heads; head++) {
-            long from = (row * kv_heads + head) * dim, to = row * row_stride + head * head_stride + places[row] * stride;
+            long from = (row * kv_heads + head) * dim;
+            long to = row * row_stride + head * head_stride + places[row] * stride;
             rotate(k + from, key_cos, key_sin, dim, keys + to);
             std::copy(v + from, v + from + dim, values + to);
         }
