@@ -1,4 +1,5 @@
 # make demo      installs into .venv, fetches a model and data, runs three benchmarks, writes a report
+# make bench     the decoder's speed against transformers and llama.cpp, into docs/performance.md (about 15 minutes)
 # make test      installs into .venv, lints, type-checks and tests (a few minutes); TESTS= also runs the slow ones
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 MODEL ?= qwen2.5-coder-0.5b-instruct
@@ -6,9 +7,11 @@ TASKS ?= humaneval-chat,gsm8k-chat,mmlu
 LIMIT ?= 40
 TESTS ?= -m 'not slow'
 VENV ?= .venv
+LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX512=ON \
+	-DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
 BIN := $(VENV)/bin
 
-.PHONY: demo install check test
+.PHONY: demo install check test bench
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -28,6 +31,16 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# llama.cpp lives in an environment of its own, built for this machine; GGML_NATIVE's choice has crashed where AMX is
+LLAMA := $(VENV)/llama.cpp
+$(LLAMA)/.installed:
+	$(PYTHON) -m venv $(LLAMA)
+	CMAKE_ARGS="$(LLAMA_CMAKE)" $(LLAMA)/bin/python -m pip install --quiet --no-binary llama-cpp-python llama-cpp-python==0.3.36
+	touch $@
+
+bench: install $(LLAMA)/.installed
+	$(BIN)/python -m tests.bench.model_speed --model $(MODEL) --llama-python $(LLAMA)/bin/python
 
 test: check
 	$(BIN)/python -m pytest $(TESTS)

@@ -21,6 +21,7 @@ def examine() -> list[list[str]]:
         ["machine", f"{machine['cores']} cores, {machine['memory_gib']} GiB", machine["processor"]],
         ["python", machine["python"], ", ".join(f"{name} {text}" for name, text in found["packages"].items())],
         _isolation(),
+        _kernels(),
     ]
     cache = cache_dir()
     existing = next(path for path in (cache, *cache.parents) if path.exists())
@@ -40,6 +41,13 @@ def examine() -> list[list[str]]:
             [f"data {name}", "here" if place else "to be fetched", place or f"or --data-dir with {source.files[0]}"]
         )
     return rows
+
+
+def _kernels() -> list[str]:
+    from qwen_model import kernels
+
+    problem = kernels.unavailable()
+    return ["decoding kernels", "none: slower" if problem else "in use", problem or kernels.describe()]
 
 
 def _isolation() -> list[str]:

@@ -208,6 +208,7 @@ def _judge(
 ) -> dict[str, Any]:
     """Judge the jobs into the store; returns what environment.json says of it."""
     from harness.sandbox import probe
+    from qwen_model import kernels
 
     settings = prepared.settings
     sandbox: dict[str, str] = {}
@@ -230,6 +231,7 @@ def _judge(
     asyncio.run(engine.run(jobs, done))
     return {
         "sandbox": sandbox,
+        "decoding": kernels.describe(),
         "tokens": asdict(engine.tokens),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }

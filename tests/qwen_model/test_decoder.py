@@ -14,6 +14,7 @@ CASES = {
     "qwen2-tied": {"tie_word_embeddings": True},
     "qwen2-all-heads": {"num_key_value_heads": 6},
     "qwen2-rope-base": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rms_norm_eps": 1e-5},
+    "qwen2-windows": {"use_sliding_window": True, "sliding_window": 50, "max_window_layers": 1},
     "llama": {},
     "llama-bias": {"attention_bias": True},
     "llama-wide-heads": {"head_dim": 16},
