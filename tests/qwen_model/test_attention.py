@@ -30,15 +30,19 @@ def dense(q, k, v, past, window):
 
 @pytest.mark.parametrize("window", [None, 1, 7, 100, 255, 256, 257, 300, 999])
 @pytest.mark.parametrize(("past", "new"), [(0, 1), (0, 5), (0, 700), (40, 1), (40, 30), (600, 300)])
-@pytest.mark.parametrize("backend", ["sdpa", "banded", "flex", None])
+@pytest.mark.parametrize("backend", ["sdpa", "banded", "merged", "flex", None])
 def test_back_ends_agree_with_the_definition(backend, past, new, window):
     q, k, v = random_heads(2, 6, 3, new, past + new)
     layout = Plain(new, past=past, steps=STEP)
+    if backend == "merged" and (window or 0) < 256:
+        with pytest.raises(ValueError, match="windows of 256 tokens and more"):
+            attend(q, k, v, layout, window, backend)
+        return
     ours = attend(q, k, v, layout, window, backend)
     torch.testing.assert_close(ours.double(), dense(q, k, v, past, window), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "banded"])
+@pytest.mark.parametrize("backend", ["sdpa", "banded", "merged"])
 def test_bfloat16(backend):
     q, k, v = random_heads(1, 4, 2, 600, 600, dtype=torch.bfloat16)
     ours = attend(q, k, v, Plain(600, steps=STEP), 300, backend)
