@@ -94,8 +94,8 @@ def _merged(q: Tensor, k: Tensor, v: Tensor, offset: int, window: int) -> Tensor
     """A block of queries reads three runs of keys: a left edge, of which each query reads less than the one before it,
     a middle that all read, and its own tokens as a right edge. The edges take a mask, the middle none."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    size, new, dim = _MERGED_BLOCK, *q.shape[2:]
-    groups = q.shape[1] // k.shape[1]
+    size, (rows, heads, new, dim) = _MERGED_BLOCK, q.shape
+    groups = heads // k.shape[1]
     begun = max(0, window - offset)  # earlier queries have no left edge
     blocks = max(0, new - begun) // size
     out = torch.empty_like(q)
@@ -107,9 +107,8 @@ def _merged(q: Tensor, k: Tensor, v: Tensor, offset: int, window: int) -> Tensor
         count = min(_MERGED_AT_ONCE, blocks - first)
         start = begun + first * size
         at = slice(start, start + count * size)
-        own = (
-            q[:, :, at].unflatten(2, (count, size)).unflatten(1, (-1, groups)).movedim(3, 1).flatten(0, 1).flatten(2, 3)
-        )
+        own = q[:, :, at].reshape(rows, -1, groups, count, size, dim).movedim(3, 1)
+        own = own.reshape(rows * count, -1, groups * size, dim)
 
         def run(x: Tensor, low: int, width: int, start: int = start, count: int = count) -> Tensor:
             """Keys or values (R x blocks, K, width, D) that begin at `low`, counted from each block's first key."""
@@ -121,9 +120,8 @@ def _merged(q: Tensor, k: Tensor, v: Tensor, offset: int, window: int) -> Tensor
         sides = [torch.cat((run(x, 1, size - 1), run(x, window, size)), 2) for x in (k, v)]
         side, side_sums = flash(own, *sides, attn_mask=mask)[:2]
         share = (middle_sums - side_sums).sigmoid()[..., None].to(q.dtype)
-        both = torch.lerp(side, middle, share.expand_as(side))
-        both = both.unflatten(2, (groups, size)).unflatten(0, (-1, count)).movedim(1, 3)
-        out[:, :, at] = both.reshape(*q.shape[:2], count * size, dim)
+        both = torch.lerp(side, middle, share.expand_as(side)).reshape(rows, count, -1, groups, size, dim)
+        out[:, :, at] = both.movedim(1, 3).reshape(rows, heads, count * size, dim)
     for at in (slice(0, begun), slice(begun + blocks * size, new)):
         if at.start < min(at.stop, new):
             out[:, :, at] = _banded(
