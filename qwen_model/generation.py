@@ -9,6 +9,7 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from qwen_model import kernels
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.rows import Rows
 from qwen_model.sampling import Sampling, choose
@@ -80,6 +81,7 @@ class Generator(Generic[Key]):
         """Tokens written so far for a request that is in a row; none for one that waits."""
         return next((tuple(row.tokens) for row in self._written if row.request.key == key), ())
 
+    @torch.inference_mode()
     def step(self) -> list[Generated[Key]]:
         """Admit one pass of waiting prompts if there is room, else write a token for every row. Returns what ended."""
         if self._plan and len(self._rows) < self.slots:
@@ -103,14 +105,18 @@ class Generator(Generic[Key]):
         return self._collect()
 
     def _append(self, rows: list[_Written[Key]], logits: Tensor) -> None:
-        """Choose a token for each row from its (V,) float32 logits."""
-        chosen = logits.argmax(-1)
-        for index, row in enumerate(rows):
-            request = row.request
-            if not request.sampling.plain:
-                text = (*request.prompt, *row.tokens)
-                chosen[index] = choose(logits[index], request.sampling, text, row.random)
-        logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+        """Choose a token for each row from its logits (V,)."""
+        if kernels.usable(logits) and all(row.request.sampling.plain for row in rows):
+            chosen, logprobs = kernels.choose(logits)
+        else:
+            logits = logits.float()
+            chosen = logits.argmax(-1)
+            for index, row in enumerate(rows):
+                request = row.request
+                if not request.sampling.plain:
+                    text = (*request.prompt, *row.tokens)
+                    chosen[index] = choose(logits[index], request.sampling, text, row.random)
+            logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         for row, token, logprob in zip(rows, chosen.tolist(), logprobs.tolist(), strict=True):
             row.tokens.append(token)
             row.logprobs.append(logprob)

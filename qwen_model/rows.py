@@ -44,12 +44,12 @@ class Rows:
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Append a token to each row; returns the logits (rows, V) of what comes next, float32."""
+        """Append a token to each row; returns the logits (rows, V) of what comes next, in the model's dtype."""
         for text, token in zip(self.texts, tokens, strict=True):
             text.append(token)
         layout = self.cache.begin_step(self._steps)
         written = torch.tensor(tokens, device=self.model.device)[:, None]
-        logits = self.model(written, layout=layout, cache=self.cache)[:, 0].float()
+        logits = self.model(written, layout=layout, cache=self.cache)[:, 0]
         self.cache.end_step()
         if self.model.settings.dynamic_ntk == "exact":
             for row, text in enumerate(self.texts):

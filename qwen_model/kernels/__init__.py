@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwen_model.kernels import wide
 from qwen_model.kernels.build import Unavailable, load
 from qwen_model.progress import say
 
@@ -118,7 +119,7 @@ def linears(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]], add: Tens
     if fits and add is not None:
         fits = add.dtype == x.dtype and all(add.shape == (*x.shape[:-1], w.shape[0]) for w, _ in layers)
     if not fits:
-        outs = [F.linear(x, weight, bias) for weight, bias in layers]
+        outs = [wide.linear(x, weight, bias) for weight, bias in layers]
         return outs if add is None else [out + add for out in outs]
     x = x.contiguous()
     add = add if add is None else add.contiguous()
@@ -140,7 +141,7 @@ def swiglu(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     """silu(x gate^T) * (x up^T): x (..., size), gate and up (N, size), result (..., N)."""
     size = x.shape[-1]
     if not (usable(x) and gate.shape == up.shape and gate.shape[-1] == size and _matches(x, gate, up)):
-        return F.silu(F.linear(x, gate)) * F.linear(x, up)
+        return F.silu(wide.linear(x, gate)) * wide.linear(x, up)
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], gate.shape[0])
     pointers = gate.data_ptr(), up.data_ptr(), out.data_ptr()
