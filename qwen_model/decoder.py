@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ from qwen_model import kernels
 from qwen_model.attention import attend
 from qwen_model.cache import Cache, CacheShape, SlotCache
 from qwen_model.config import ModelConfig
+from qwen_model.kernels import Layer
+from qwen_model.kernels.codes import Codes
 from qwen_model.layout import Layout, Padded, Plain
 from qwen_model.long_context import LongContext, Windows, ntk_bucket
 from qwen_model.rotary import Turns, frequencies, rotate, turns
@@ -44,8 +46,16 @@ class RMSNorm(nn.Module):
 class Linear(nn.Linear):
     """A linear layer that takes the C++ kernels where they can be used."""
 
+    codes: Codes | None = None
+    """What the weight was dequantised from; no parameter and no buffer, for it adds nothing to the state."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return kernels.linear(x, self.weight, self.bias)
+        return kernels.linear(x, self.weight, self.bias, codes=self.codes)
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.codes = None  # they stand for a weight that does not change
+        return super().train(mode)
 
 
 class Residual(Linear):
@@ -58,7 +68,7 @@ class Residual(Linear):
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]
         if self.training and self.dropout:
             return residual + F.dropout(super().forward(x), self.dropout)
-        return kernels.linear(x, self.weight, self.bias, add=residual)
+        return kernels.linear(x, self.weight, self.bias, residual, self.codes)
 
 
 class Attention(nn.Module):
@@ -75,7 +85,8 @@ class Attention(nn.Module):
         self, x: Tensor, residual: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None
     ) -> Tensor:
         rows, new, _ = x.shape
-        projections = [(layer.weight, layer.bias) for layer in (self.q_proj, self.k_proj, self.v_proj)]
+        layers = self.q_proj, self.k_proj, self.v_proj
+        projections = [Layer(layer.weight, layer.bias, layer.codes) for layer in layers]
         q, k, v = (out.view(rows, new, -1, self.head_dim) for out in kernels.linears(x, projections))
         if isinstance(cache, SlotCache) and kernels.usable(x):
             keys, values, places, lengths = cache.slots_of(self.layer)
@@ -98,7 +109,8 @@ class MLP(nn.Module):
         self.down_proj = Residual(config.intermediate_size, config.hidden_size, bias=False, dropout=config.dropout)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        inner = kernels.swiglu(x, self.gate_proj.weight, self.up_proj.weight)
+        gate, up = self.gate_proj, self.up_proj
+        inner = kernels.swiglu(x, gate.weight, up.weight, (gate.codes, up.codes))
         return self.down_proj(inner, residual)  # type: ignore[no-any-return]
 
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Sequence
 from ctypes import c_char_p, c_float, c_int, c_int64, c_long, c_void_p
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from qwen_model.kernels import wide
 from qwen_model.kernels.build import Unavailable, load
+from qwen_model.kernels.codes import Codes
 from qwen_model.progress import say
 
 MAX_ROWS = 64
@@ -32,7 +33,7 @@ MAX_ROWS = 64
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _SIGNATURES: dict[str, list[Any]] = {
     "linear": [c_void_p, c_long, c_long, c_void_p, c_long, c_int],
-    "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_void_p, c_long, c_int],
+    "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_long, c_int],
     "attend": [c_void_p] + [c_long] * 4 + [c_void_p] * 2 + [c_long] * 4 + [c_void_p, c_float, c_void_p, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
     "rotate_store": [c_void_p] * 3 + [c_long] * 4 + [c_void_p] * 3 + [c_long] * 3 + [c_void_p, c_long, c_int],
@@ -101,33 +102,47 @@ def _matches(x: Tensor, *weights: Tensor | None) -> bool:
     return all(w is None or (w.dtype == x.dtype and w.device == x.device and w.is_contiguous()) for w in weights)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
+class Layer(NamedTuple):
+    """A linear layer: weight (N, size), bias (N), and the codes of its weight.
+
+    Codes are read in the weight's place, for few rows and while they stand for it; the results are the same bits.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    codes: Codes | None = None
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None, codes: Codes | None = None
+) -> Tensor:
     """x weight^T + bias, then + add: x (..., size), weight (N, size), bias (N), add and result (..., N).
 
-    The product is rounded to x's dtype before `add` (a residual) is added, as with two torch operations.
+    The product is rounded to x's dtype before `add` (a residual) is added, as with two torch operations. `codes` as in
+    `Layer`.
     """
-    (out,) = linears(x, [(weight, bias)], add)
+    (out,) = linears(x, [Layer(weight, bias, codes)], add)
     return out
 
 
-def linears(x: Tensor, layers: Sequence[tuple[Tensor, Tensor | None]], add: Tensor | None = None) -> list[Tensor]:
-    """Several linear layers (weight, bias) of the same x in one go; `add` is added to each."""
+def linears(x: Tensor, layers: Sequence[Layer], add: Tensor | None = None) -> list[Tensor]:
+    """Several linear layers of the same x in one go; `add` is added to each."""
     size = x.shape[-1]
     fits = usable(x) and all(
-        w.shape[-1] == size and (b is None or b.shape[0] == w.shape[0]) and _matches(x, w, b) for w, b in layers
+        w.shape[-1] == size and (b is None or b.shape[0] == w.shape[0]) and _matches(x, w, b) for w, b, _ in layers
     )
     if fits and add is not None:
-        fits = add.dtype == x.dtype and all(add.shape == (*x.shape[:-1], w.shape[0]) for w, _ in layers)
+        fits = add.dtype == x.dtype and all(add.shape == (*x.shape[:-1], layer.weight.shape[0]) for layer in layers)
     if not fits:
-        outs = [wide.linear(x, weight, bias) for weight, bias in layers]
+        outs = [wide.linear(x, weight, bias) for weight, bias, _ in layers]
         return outs if add is None else [out + add for out in outs]
     x = x.contiguous()
     add = add if add is None else add.contiguous()
     outs, products = [], []
-    for weight, bias in layers:
+    for weight, bias, codes in layers:
         out = x.new_empty(*x.shape[:-1], weight.shape[0])
         outs.append(out)
-        products += [weight.data_ptr(), _pointer(bias), _pointer(add), out.data_ptr(), weight.shape[0]]
+        products += [*_read(weight, codes), _pointer(bias), _pointer(add), out.data_ptr(), weight.shape[0]]
     packed = (c_int64 * len(products))(*products)
     _call("linear", x.dtype, x.data_ptr(), x.numel() // size, size, packed, len(layers))
     return outs
@@ -137,15 +152,20 @@ def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def swiglu(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
-    """silu(x gate^T) * (x up^T): x (..., size), gate and up (N, size), result (..., N)."""
+def _read(weight: Tensor, codes: Codes | None) -> tuple[int, ...]:
+    """What the kernels read a weight from."""
+    return weight.data_ptr(), *(codes.pointers if codes is not None and codes.stand_for(weight) else (0, 0, 0, 0))
+
+
+def swiglu(x: Tensor, gate: Tensor, up: Tensor, codes: tuple[Codes | None, Codes | None] = (None, None)) -> Tensor:
+    """silu(x gate^T) * (x up^T): x (..., size), gate and up (N, size), their codes, result (..., N)."""
     size = x.shape[-1]
     if not (usable(x) and gate.shape == up.shape and gate.shape[-1] == size and _matches(x, gate, up)):
         return F.silu(wide.linear(x, gate)) * wide.linear(x, up)
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], gate.shape[0])
-    pointers = gate.data_ptr(), up.data_ptr(), out.data_ptr()
-    _call("swiglu", x.dtype, x.data_ptr(), x.numel() // size, size, *pointers, gate.shape[0])
+    packed = (c_int64 * 10)(*_read(gate, codes[0]), *_read(up, codes[1]))
+    _call("swiglu", x.dtype, x.data_ptr(), x.numel() // size, size, packed, out.data_ptr(), gate.shape[0])
     return out
 
 

@@ -14,26 +14,12 @@
 #include <pthread.h>
 #include <thread>
 #include <vector>
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+
+#include "dot.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, TILE_ROWS = 6;  // 6 x 4 sums, 4 weights and 1 x: 29 of 32 registers
-#elif defined(__AVX2__)
-constexpr int BYTES = 32, TILE_ROWS = 2;
-#elif defined(__aarch64__)
-constexpr int BYTES = 16, TILE_ROWS = 6;
-#else
-constexpr int BYTES = 16, TILE_ROWS = 2;
-#endif
-constexpr int LANES = BYTES / 4;
-constexpr int TILE_WEIGHTS = 4;   // rows of weights whose sums are closed together
-constexpr int BLOCK = 16;         // rows of weights per unit of parallel work
 constexpr long MAX_ROWS = 64 ;    // rows of x; also MAX_ROWS in __init__.py
-constexpr long READ_AHEAD = 16384;  // bytes of weights that are fetched before their turn
 constexpr long KEYS = 256;        // keys per unit of attention work
 constexpr long KEYS_AHEAD = 32;   // keys that are fetched before their turn
 constexpr uint32_t RUN = 32;      // units that a thread takes at once, at most
@@ -110,139 +96,6 @@ class Helpers {
 };
 Helpers& helpers = *new Helpers;  // never destroyed: its threads may still sleep when the process ends
 
-typedef float Floats __attribute__((vector_size(BYTES)));
-typedef int32_t Ints __attribute__((vector_size(BYTES)));
-typedef uint32_t Words __attribute__((vector_size(BYTES)));
-typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
-
-struct bf16 {
-    uint16_t bits;
-};
-
-inline float widen(float value) { return value; }
-inline float widen(bf16 value) {
-    uint32_t bits = uint32_t(value.bits) << 16;
-    float out;
-    memcpy(&out, &bits, 4);
-    return out;
-}
-template <class T> T narrow(float value);
-template <> inline float narrow<float>(float value) { return value; }
-template <> inline bf16 narrow<bf16>(float value) {  // to nearest, ties to even, as torch does
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return {uint16_t(value != value ? 0x7fc0 : rounded)};
-}
-
-inline Floats load_floats(const float* at) {
-    Floats out;
-    memcpy(&out, at, sizeof out);
-    return out;
-}
-inline Floats load_floats(const bf16* at) {
-    Halves halves;
-    memcpy(&halves, at, sizeof halves);
-    Words words = __builtin_convertvector(halves, Words) << 16;
-    return (Floats)words;
-}
-inline void store_floats(float* at, Floats value) { memcpy(at, &value, sizeof value); }
-inline Floats multiply_add(Floats a, Floats b, Floats sum) {
-#if defined(__AVX512F__)
-    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
-#else
-    return sum + a * b;
-#endif
-}
-
-// What a dot product reads at a time: `step` numbers, summed into LANES floats.
-template <class T> struct Dot {
-    typedef Floats Vector;
-    static constexpr long step = LANES;
-    static Vector load(const T* at) { return load_floats(at); }
-    static Floats add(Vector a, Vector b, Floats sum) { return multiply_add(a, b, sum); }
-};
-#if defined(__AVX512BF16__)
-template <> struct Dot<bf16> {
-    typedef __m512bh Vector;
-    static constexpr long step = 32;
-    static Vector load(const bf16* at) { return (__m512bh)_mm512_loadu_si512(at); }
-    static Floats add(Vector a, Vector b, Floats sum) { return (Floats)_mm512_dpbf16_ps((__m512)sum, a, b); }
-};
-#endif
-template <class T> inline typename Dot<T>::Vector load_part(const T* at, long count) {  // zeros behind `count`
-    T padded[Dot<T>::step] = {};
-    memcpy(padded, at, count * sizeof(T));
-    return Dot<T>::load(padded);
-}
-
-inline void close_sums(const Floats* sums, float* out) {  // four vectors to four floats
-#if defined(__AVX512F__)
-    __m512 a = (__m512)sums[0], b = (__m512)sums[1], c = (__m512)sums[2], d = (__m512)sums[3];
-    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    __m512d even = _mm512_unpacklo_pd((__m512d)ab, (__m512d)cd), odd = _mm512_unpackhi_pd((__m512d)ab, (__m512d)cd);
-    __m512 all = _mm512_add_ps((__m512)even, (__m512)odd);
-    __m256 high = (__m256)_mm512_extractf64x4_pd((__m512d)all, 1);
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), high);
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-#else
-    for (int n = 0; n < TILE_WEIGHTS; n++) {
-        float lanes[LANES];
-        store_floats(lanes, sums[n]);
-        for (int half = LANES / 2; half; half /= 2)
-            for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-        out[n] = lanes[0];
-    }
-#endif
-}
-
-// out[m][n] = x[m] . w[n] for ROWS rows of x and four of weights. `ahead`: rows that are needed soon.
-template <class T, int ROWS>
-void dot_tile(const T* x, long x_stride, const T* const* w, long size, float* out, long out_stride, const T* ahead,
-              int ahead_rows) {
-    typedef Dot<T> D;
-    Floats sums[ROWS][TILE_WEIGHTS] = {};
-    long k = 0;
-    for (; k + D::step <= size; k += D::step) {
-        typename D::Vector weights[TILE_WEIGHTS];
-        for (int n = 0; n < TILE_WEIGHTS; n++) weights[n] = D::load(w[n] + k);
-        if (ROWS == 1)  // no other tile shares the fetching: a loop that unrolls
-            for (int n = 0; n < TILE_WEIGHTS; n++) __builtin_prefetch(ahead + n * size + k, 0, 2);
-        else
-            for (int n = 0; n < ahead_rows; n++) __builtin_prefetch(ahead + n * size + k, 0, 2);
-        for (int m = 0; m < ROWS; m++) {
-            typename D::Vector row = D::load(x + m * x_stride + k);
-            for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
-        }
-    }
-    if (k < size) {
-        typename D::Vector weights[TILE_WEIGHTS];
-        for (int n = 0; n < TILE_WEIGHTS; n++) weights[n] = load_part(w[n] + k, size - k);
-        for (int m = 0; m < ROWS; m++) {
-            typename D::Vector row = load_part(x + m * x_stride + k, size - k);
-            for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
-        }
-    }
-    for (int m = 0; m < ROWS; m++) close_sums(sums[m], out + m * out_stride);
-}
-
-// The same for any number of rows, in tiles as equal as can be, which share the fetching of what is needed soon.
-template <class T>
-void dot_rows(const T* x, long x_stride, long rows, const T* const* w, long size, float* out, long out_stride,
-              const T* ahead) {
-    static constexpr decltype(&dot_tile<T, 1>) tile_of[] = {dot_tile<T, 1>, dot_tile<T, 2>, dot_tile<T, 3>,
-                                                           dot_tile<T, 4>, dot_tile<T, 5>, dot_tile<T, 6>};
-    long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (long tile = 0, m = 0; tile < tiles; tile++) {
-        long count = (rows - m + tiles - tile - 1) / (tiles - tile);
-        long fetch = TILE_WEIGHTS * tile / tiles, fetch_end = TILE_WEIGHTS * (tile + 1) / tiles;
-        tile_of[count - 1](x + m * x_stride, x_stride, w, size, out + m * out_stride, out_stride, ahead + fetch * size,
-                           fetch_end - fetch);
-        m += count;
-    }
-}
-
 inline float largest_of(const float* values, long count) {  // `count` in whole vectors; NaNs are passed over
     Floats most = Floats{} - INFINITY;
     for (long i = 0; i < count; i += LANES) {
@@ -286,22 +139,11 @@ inline float exp_all(float* values, long count, float largest) {
 
 // One of the matrices that multiply the same x, and what happens to the product.
 struct Product {
-    const void *weight, *bias, *add;  // (n, size); (n) or null; (rows, n) or null, added to the rounded product
-    void* out;                        // (rows, n)
+    Weight weight;
+    const void *bias, *add;  // (n) or null; (rows, n) or null, added to the rounded product
+    void* out;               // (rows, n)
     int64_t n;
 };
-
-// Rows `first`.. of one weight, BLOCK at most (the rest is zero), against all of x.
-template <class T>
-void dot_block(const T* x, long rows, long size, const T* weight, long first, long count, float out[][BLOCK]) {
-    if (count < BLOCK) std::fill(out[0], out[rows], 0.0f);
-    long ahead = TILE_WEIGHTS * std::max<long>(1, READ_AHEAD / (TILE_WEIGHTS * size * (long)sizeof(T)));
-    for (long n = 0; n < count; n += TILE_WEIGHTS) {
-        const T* w[TILE_WEIGHTS];  // a row that does not exist is computed from the last one and not used
-        for (long i = 0; i < TILE_WEIGHTS; i++) w[i] = weight + (first + std::min(n + i, count - 1)) * size;
-        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK, w[0] + ahead * size);
-    }
-}
 
 // One row of a block, rounded to T. Loops over whole blocks, so that they become vector code.
 template <class T> struct Row {
@@ -324,7 +166,7 @@ template <class T> void linear(const T* x, long rows, long size, const Product* 
         long first = block * BLOCK, n = part->n, width = std::min<long>(BLOCK, n - first);
         const T *bias = (const T*)part->bias, *add = (const T*)part->add;
         alignas(64) float sums[MAX_ROWS][BLOCK], other[BLOCK];
-        dot_block(x, rows, size, (const T*)part->weight, first, width, sums);
+        dot_block(x, rows, size, part->weight, first, width, sums);
         for (long m = 0; m < rows; m++) {
             if (bias) {
                 Row<T>(bias + first, width).wide(other);
@@ -340,14 +182,14 @@ template <class T> void linear(const T* x, long rows, long size, const Product* 
     });
 }
 
-// out = silu(x gate^T) * (x up^T), rounded where torch rounds: after each product, after silu, after the last one.
+// Of gate and up: out = silu(x gate^T) * (x up^T), rounded where torch rounds: after each product, after silu, after the last one.
 template <class T>
-void swiglu(const T* x, long rows, long size, const T* gate, const T* up, T* out, long n, int threads) {
+void swiglu(const T* x, long rows, long size, const Weight* weights, T* out, long n, int threads) {
     helpers.run((n + BLOCK - 1) / BLOCK, threads, [=](long block) {
         long first = block * BLOCK, width = std::min<long>(BLOCK, n - first);
         alignas(64) float gates[MAX_ROWS][BLOCK], ups[MAX_ROWS][BLOCK];
-        dot_block(x, rows, size, gate, first, width, gates);
-        dot_block(x, rows, size, up, first, width, ups);
+        dot_block(x, rows, size, weights[0], first, width, gates);
+        dot_block(x, rows, size, weights[1], first, width, ups);
         for (long m = 0; m < rows; m++) {
             float *g = gates[m], *u = ups[m];
             Row<T>(g).wide(g);
@@ -397,9 +239,10 @@ template <class T>
 void attend_part(const T* q, long group, long dim, const T* keys, const T* values, long stride, long count, float scale,
                  float* out, float* largest, float* total, float* scores) {
     for (long key = 0; key < count; key += TILE_WEIGHTS) {
-        const T* w[TILE_WEIGHTS];
-        for (long i = 0; i < TILE_WEIGHTS; i++) w[i] = keys + std::min(key + i, count - 1) * stride;
-        dot_rows(q, dim, group, w, dim, scores + key, KEYS, w[0] + KEYS_AHEAD * stride);
+        Numbers<T> w;
+        for (long i = 0; i < TILE_WEIGHTS; i++) w.rows[i] = keys + std::min(key + i, count - 1) * stride;
+        w.size = dim, w.ahead = w.rows[0] + KEYS_AHEAD * stride;
+        dot_rows(q, dim, group, w, dim, scores + key, KEYS);
     }
     for (long h = 0; h < group; h++) {
         float* score = scores + h * KEYS;
@@ -560,8 +403,8 @@ inline bool within(const int64_t* values, long count, int64_t low, int64_t high)
     void linear_##NAME(const T* x, long rows, long size, const Product* products, long count, int threads) {           \
         linear(x, rows, size, products, count, threads);                                                               \
     }                                                                                                                  \
-    void swiglu_##NAME(const T* x, long rows, long size, const T* gate, const T* up, T* out, long n, int threads) {    \
-        swiglu(x, rows, size, gate, up, out, n, threads);                                                              \
+    void swiglu_##NAME(const T* x, long rows, long size, const Weight* weights, T* out, long n, int threads) {         \
+        swiglu(x, rows, size, weights, out, n, threads);                                                               \
     }                                                                                                                  \
     int attend_##NAME(const T* q, long rows, long heads, long kv_heads, long dim, const T* keys, const T* values,      \
                       long row_stride, long head_stride, long stride, long capacity, const int64_t* lengths,           \

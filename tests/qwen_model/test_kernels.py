@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_model import kernels
-from qwen_model.kernels import build
+from qwen_model.kernels import Layer, build
+from qwen_model.kernels.codes import Codes, expand
 
 if kernels.unavailable():
     pytest.skip(f"no kernels here: {kernels.unavailable()}", allow_module_level=True)
@@ -89,8 +90,10 @@ def test_linear_of_any_shape(dtype, rows, size, outputs):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_several_layers_at_once_equal_one_by_one(variant, dtype):
     x = random(3, 1, 96, dtype=dtype)
-    layers = [(random(n, 96, dtype=dtype, seed=n), None if n == 5 else random(n, dtype=dtype)) for n in (50, 5, 16)]
-    for out, (weight, bias) in zip(kernels.linears(x, layers), layers, strict=True):
+    layers = [
+        Layer(random(n, 96, dtype=dtype, seed=n), None if n == 5 else random(n, dtype=dtype)) for n in (50, 5, 16)
+    ]
+    for out, (weight, bias, _) in zip(kernels.linears(x, layers), layers, strict=True):
         assert out.shape == (3, 1, weight.shape[0])
         assert torch.equal(out, kernels.linear(x, weight, bias))
 
@@ -105,6 +108,76 @@ def test_swiglu(variant, dtype, rows, size, outputs):
     bound = 5 * ROUNDING[dtype] * (g * u).abs() + 2 * (1.1 * g_slack * (u.abs() + u_slack) + g.abs() * u_slack)
     bound += 2.0**-21 * (F.silu(g) * u).abs()
     assert ((kernels.swiglu(x, gate, up) - F.silu(g) * u).abs() <= bound + 1e-30).all()
+
+
+def coded(outputs, size, group, with_mins, dtype, seed=0):
+    """A weight and its codes, of scales and minima with as few digits as GGUF's (codes use all that int8 holds)."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(-128, 128, (outputs, size), dtype=torch.int8, generator=generator)
+    codes.view(-1)[:2] = torch.tensor([-128, 127])
+    scales, mins = (random(outputs, size // group, dtype=torch.float16, seed=seed + i).float() / 64 for i in (1, 2))
+    scales.view(-1)[0] = 0
+    mins = mins if with_mins else None
+    # a tensor made in inference mode does not count its changes
+    with torch.inference_mode(False):
+        weight = expand(codes, scales, mins, dtype)
+        return weight, Codes(weight, codes, scales, mins)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("group", [16, 32])
+@pytest.mark.parametrize("with_mins", [False, True])
+@pytest.mark.parametrize("outputs", [1, 37, 64])
+def test_codes_give_the_bits_that_their_weight_gives(variant, dtype, group, with_mins, outputs):
+    weight, codes = coded(outputs, 160, group, with_mins, dtype)
+    up, up_codes = coded(outputs, 160, group, not with_mins, dtype, seed=5)
+    bias, x = random(outputs, dtype=dtype), random(64, 160, dtype=dtype)
+    for rows in (1, 2, 3, 4, 5, 6, 7, 16, 64):
+        few, add = x[:rows], random(rows, outputs, dtype=dtype, seed=rows)
+        out = kernels.linear(few, weight, bias, add, codes)
+        assert torch.equal(out, kernels.linear(few, weight, bias, add))
+        plain = kernels.swiglu(few, weight, up)
+        for read in ((codes, up_codes), (None, up_codes), (codes, None)):
+            assert torch.equal(kernels.swiglu(few, weight, up, read), plain)
+        both = kernels.linears(few, [Layer(weight, bias, codes), Layer(up), Layer(up, None, up_codes)])
+        expected = kernels.linears(few, [Layer(weight, bias), Layer(up), Layer(up)])
+        assert all(torch.equal(one, other) for one, other in zip(both, expected, strict=True))
+
+
+def test_codes_are_what_is_read_while_the_weight_is_unchanged(variant):
+    """Seen by putting a wrong code where no right one can be mistaken for it."""
+    x = random(1, 64, dtype=torch.float32)
+
+    def wrong():
+        weight, codes = coded(8, 64, 32, False, torch.float32)
+        codes.codes.add_(1)
+        return weight, codes
+
+    weight, codes = wrong()
+    right = kernels.linear(x, weight)
+    assert not torch.equal(kernels.linear(x, weight, codes=codes), right)
+    weight.mul_(1)
+    assert torch.equal(kernels.linear(x, weight, codes=codes), right)
+    weight, codes = wrong()
+    assert torch.equal(kernels.linear(x, weight.clone(), codes=codes), right)
+    weight.data = weight.clone()
+    assert torch.equal(kernels.linear(x, weight, codes=codes), right)
+
+
+def test_codes_that_do_not_fit_are_refused():
+    codes, scales = torch.zeros(4, 64, dtype=torch.int8), torch.ones(4, 2)
+    with torch.inference_mode(False):
+        weight = torch.zeros(4, 64)
+        for wrong in (
+            (weight[:2], codes, scales, None),
+            (weight, codes, torch.ones(4, 1), None),
+            (weight, codes, scales, torch.ones(4, 4)),
+            (weight, codes.short(), scales, None),
+            (weight, codes, scales.double(), None),
+            (weight, codes.T.contiguous().T, scales, None),
+        ):
+            with pytest.raises(ValueError, match="codes"):
+                Codes(*wrong)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
