@@ -90,24 +90,40 @@ def load_model(
         checkpoint = find_checkpoint(model, allow_pickle_weights=allow_pickle_weights)
     raw, where = read_config(checkpoint.folder), str(checkpoint.folder / "config.json")
     config = read_model_config(raw, where)
-    with torch.device("meta"), _without_init():
-        decoder = Decoder(config)
-    weights = read_weights(
-        checkpoint.folder,
-        {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()},
-        layout_of(raw, where),
-        getattr(torch, dtype),
-        torch.device(device),
-        pickles=checkpoint.pickles,
-    )
-    if config.tie_word_embeddings:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
-    decoder.load_state_dict(weights, assign=True)
-    if config.tie_word_embeddings:
-        decoder.lm_head.weight = decoder.model.embed_tokens.weight
-    decoder.requires_grad_(False)
-    decoder.checkpoint = checkpoint
-    return decoder.eval()
+    # changes of tensors that are made in inference mode are not counted, and codes go by that count
+    with torch.inference_mode(False):
+        with torch.device("meta"), _without_init():
+            decoder = Decoder(config)
+        weights = read_weights(
+            checkpoint.folder,
+            {name: tuple(parameter.shape) for name, parameter in decoder.named_parameters()},
+            layout_of(raw, where),
+            getattr(torch, dtype),
+            torch.device(device),
+            pickles=checkpoint.pickles,
+        )
+        if config.tie_word_embeddings:
+            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        decoder.load_state_dict(weights, assign=True)
+        if config.tie_word_embeddings:
+            decoder.lm_head.weight = decoder.model.embed_tokens.weight
+        decoder.requires_grad_(False)
+        decoder.checkpoint = checkpoint
+        decoder.eval()
+        # a folder of the user's own may have other weights by now
+        if checkpoint.made_from is not None and torch.device(device).type == "cpu" and dtype != "float16":
+            _attach_codes(decoder, checkpoint.folder)
+    return decoder
+
+
+def _attach_codes(decoder: Decoder, folder: Path) -> None:
+    """Let decoding read what the folder's weights were dequantised from."""
+    from qwen_model.decoder import Linear
+    from qwen_model.weights import read_codes
+
+    layers = {f"{name}.weight": layer for name, layer in decoder.named_modules() if isinstance(layer, Linear)}
+    for name, codes in read_codes(folder, {name: layer.weight for name, layer in layers.items()}).items():
+        layers[name].codes = codes
 
 
 def _without_init() -> AbstractContextManager[object]:

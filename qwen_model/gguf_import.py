@@ -1,7 +1,8 @@
 """GGUF to a checkpoint folder: dequantised once to float32 safetensors, config and tokenizer rebuilt beside it.
 
 Every number is the one the file stores: quantised blocks are expanded exactly, and the output matrix and the embedding
-stay apart where the file keeps them apart (quantised files often do, though the model tied them).
+stay apart where the file keeps them apart (quantised files often do, though the model tied them). Beside the numbers of
+linear layers stands what they were expanded from, which decoding reads.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qwen_model.config import ModelError
 from qwen_model.gguf_file import GGUFFile, StoredTensor
 from qwen_model.new_folder import new_folder
 from qwen_model.safetensors_writer import Outgoing, write_safetensors
-from qwen_model.weight_files import pieces
+from qwen_model.weight_files import CODES, SAFETENSORS, pieces
 
-IMPORT_VERSION = 1
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[Any]
+
+IMPORT_VERSION = 2
 """Raised when the same file would be written differently; part of the model's fingerprint."""
 
 QUANTISATION = "gguf_quantisation"
@@ -76,17 +84,28 @@ def import_gguf(source: Path, folder: Path, progress: Callable[[int, int], None]
             config = _config(file.fields, {tensor.name for tensor in file.tensors}, source)
             tokenizer, tokenizer_config, eos = _tokenizer(file.fields, source)
             config["eos_token_id"] = eos
-            tensors = _tensors(file, config, source, progress)
-            with new_folder(folder, "free space or set HARNESS_CACHE to a larger disk") as partial:
-                write_safetensors(partial / "model.safetensors", tensors)
+            named = _named(file, config, source)
+            numbers, codes = _numbers(file, named), _codes(file, named)
+            total, done = len(numbers) + len(codes), itertools.count()
+
+            def counted(outgoing: Outgoing) -> Outgoing:
+                def pieces() -> Iterator[memoryview]:
+                    progress(next(done), total)
+                    yield from outgoing.pieces()
+
+                return replace(outgoing, pieces=pieces)
+
+            with new_folder(folder, "free space or set HARNESS_CACHE to a larger disk") as made:
+                write_safetensors(made / SAFETENSORS, {name: counted(numbers[name]) for name in numbers})
+                write_safetensors(made / CODES, {name: counted(codes[name]) for name in codes})
                 for name, value in (
                     ("config.json", config),
                     ("generation_config.json", {"eos_token_id": eos}),
                     ("tokenizer.json", tokenizer),
                     ("tokenizer_config.json", tokenizer_config),
                 ):
-                    (partial / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
-            progress(len(tensors), len(tensors))
+                    (made / name).write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+            progress(total, total)
     except ModelError:
         if not folder.is_dir():  # else another process finished the same conversion first
             raise
@@ -131,16 +150,21 @@ def _quantisation(fields: Mapping[str, Any]) -> str:
     return str(kind.name).removeprefix("MOSTLY_").removeprefix("ALL_")
 
 
-def _tensors(
-    file: GGUFFile, config: dict[str, Any], source: Path, progress: Callable[[int, int], None]
-) -> dict[str, Outgoing]:
-    done = itertools.count()
-    tensors: dict[str, Outgoing] = {}
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """A tensor that has our name. `heads` is set where rows of heads are interleaved."""
+
+    tensor: StoredTensor
+    heads: int | None
+
+
+def _named(file: GGUFFile, config: dict[str, Any], source: Path) -> dict[str, _Named]:
+    named: dict[str, _Named] = {}
     for tensor in file.tensors:
         name = _tensor_name(tensor.name)
         if name is None:
             raise ModelError(f"{source}: tensor {tensor.name} is unknown in a {config['model_type']} model")
-        if name in tensors:
+        if name in named:
             raise ModelError(f"{source}: tensor {tensor.name} is there twice; fetch the file again")
         if tensor.kind.name not in QUANTISATIONS:
             kinds = ", ".join(QUANTISATIONS)
@@ -148,29 +172,69 @@ def _tensors(
         heads = None
         if config["model_type"] == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
             heads = config["num_attention_heads" if name.endswith("q_proj.weight") else "num_key_value_heads"]
-
-        def numbers(tensor: StoredTensor = tensor, heads: int | None = heads) -> Iterator[memoryview]:
-            progress(next(done), len(file.tensors))
-            yield from _dequantised(file, tensor, heads)
-
-        tensors[name] = Outgoing(kind="F32", shape=tensor.shape, pieces=numbers)
-    return tensors
+        named[name] = _Named(tensor=tensor, heads=heads)
+    return named
 
 
-def _dequantised(file: GGUFFile, tensor: StoredTensor, heads: int | None) -> Iterator[memoryview]:
-    """The tensor's numbers in float32, a few rows at a time. `heads` is set where rows of heads are interleaved."""
+def _numbers(file: GGUFFile, named: Mapping[str, _Named]) -> dict[str, Outgoing]:
+    """All tensors in float32."""
+    import numpy
+    from gguf import quants
+
+    def expand(kind: Any, rows: Array) -> Array:
+        # gguf expands 16 rows at a time, which are too few; as one row these are expanded together
+        return quants.dequantize(rows.reshape(1, -1), kind).astype(numpy.float32, copy=False)
+
+    return {
+        name: Outgoing(
+            kind="F32", shape=one.tensor.shape, pieces=partial(_pieces, file, one, partial(expand, one.tensor.kind))
+        )
+        for name, one in named.items()
+    }
+
+
+def _codes(file: GGUFFile, named: Mapping[str, _Named]) -> dict[str, Outgoing]:
+    """What the weights of linear layers were expanded from: NAME.codes, NAME.scales and perhaps NAME.mins."""
     import gguf
+
+    from qwen_model import gguf_codes
+
+    linear = {name: one for name, one in named.items() if name.endswith("_proj.weight")}
+    head = "lm_head.weight"
+    linear[head] = named[head if head in named else "model.embed_tokens.weight"]
+    outgoing: dict[str, Outgoing] = {}
+    for name, one in linear.items():
+        kind = str(one.tensor.kind.name)
+        if kind not in gguf_codes.KINDS:
+            continue
+        rows, size = one.tensor.shape
+        grouped = rows, size // gguf_codes.GROUPS[kind]
+        parts = [("codes", "I8", (rows, size), gguf_codes.codes), ("scales", "F32", grouped, gguf_codes.scales)]
+        if kind in gguf_codes.WITH_MINS:
+            parts.append(("mins", "F32", grouped, gguf_codes.mins))
+        block_bytes = gguf.GGML_QUANT_SIZES[one.tensor.kind][1]
+        for part, stored, shape, read in parts:
+            convert = partial(_of_blocks, read, kind, block_bytes)
+            outgoing[f"{name}.{part}"] = Outgoing(kind=stored, shape=shape, pieces=partial(_pieces, file, one, convert))
+    return outgoing
+
+
+def _of_blocks(read: Callable[..., Array], kind: str, block_bytes: int, rows: Array) -> Array:
+    return read(kind, rows.reshape(-1, block_bytes))
+
+
+def _pieces(file: GGUFFile, one: _Named, convert: Callable[[Array], Array]) -> Iterator[memoryview]:
+    """What `convert` makes of a tensor's bytes (rows, bytes of a row), a few rows at a time."""
     import numpy
 
+    tensor, heads = one.tensor, one.heads
     if heads is not None:
         # llama.cpp interleaves the rotated pairs of Llama's heads; ours are half-split
         rows = file.read(tensor, 0, tensor.rows)
         rows = rows.reshape(heads, -1, 2, tensor.row_bytes).swapaxes(1, 2).reshape(rows.shape)
     for start, stop in pieces(tensor.rows, max(1, PIECE // tensor.shape[-1])):
         some = file.read(tensor, start, stop) if heads is None else rows[start:stop]
-        # gguf expands 16 rows at a time, which are too few; as one row these are expanded together
-        values = gguf.quants.dequantize(some.reshape(1, -1), tensor.kind)
-        yield numpy.ascontiguousarray(values, dtype=numpy.float32).data
+        yield numpy.ascontiguousarray(convert(some)).data
 
 
 def _tensor_name(name: str) -> str | None:

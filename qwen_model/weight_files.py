@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 SAFETENSORS = "model.safetensors"
+CODES = "codes.safetensors"
+"""In a folder made from a GGUF: what the weights of linear layers were dequantised from. No weights themselves."""
 PICKLE = "pytorch_model.bin"
 KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What weights may be stored in: safetensors' names and torch's."""
@@ -64,7 +66,7 @@ def open_weights(folder: Path, *, pickles: bool = False) -> Iterator[dict[str, W
     held: dict[str, WeightFile] = {}
     with ExitStack() as stack:
         for path in paths:
-            file: WeightFile = _Pickle(path) if path.suffix == ".bin" else _Safetensors(path)
+            file: WeightFile = _Pickle(path) if path.suffix == ".bin" else Safetensors(path)
             stack.callback(file.close)
             for name in file.names():
                 if name in held:
@@ -125,7 +127,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return files
 
 
-class _Safetensors:
+class Safetensors:
     """Mapped by the safetensors package, which checks the header too. Rows are read without it: its slices touch all of
     a tensor."""
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from qwen_model.config import ModelError
 from qwen_model.config_json import Layout
 from qwen_model.tensor_names import stored_tensors
-from qwen_model.weight_files import KINDS, WeightFile, open_weights, pieces
+from qwen_model.weight_files import CODES, KINDS, Safetensors, WeightFile, open_weights, pieces
 
 if TYPE_CHECKING:
     import torch
+
+    from qwen_model.kernels.codes import Codes
 
 PIECE = 1 << 15
 """Numbers that are read, checked and converted at a time: they stay in a core's cache, and torch starts no threads."""
@@ -53,6 +55,30 @@ def read_weights(
             (embedding,) = (name for name, parts in stored.items() if parts == ("model.embed_tokens.weight",))
             _compare_tied(files["lm_head.weight"], files[embedding], embedding)
     return weights
+
+
+def read_codes(folder: Path, weights: Mapping[str, torch.Tensor]) -> dict[str, Codes]:
+    """The codes of those weights that the folder has codes of, by the weights' names; their memory is the file's pages.
+
+    Raises ModelError for a damaged file.
+    """
+    from safetensors import SafetensorError
+
+    from qwen_model.kernels.codes import Codes
+
+    file = Safetensors(folder / CODES)
+    try:
+        held = set(file.names())
+        codes = {}
+        for name, weight in weights.items():
+            if f"{name}.codes" in held:
+                mins = file.mapped(f"{name}.mins") if f"{name}.mins" in held else None
+                codes[name] = Codes(weight, file.mapped(f"{name}.codes"), file.mapped(f"{name}.scales"), mins)
+        return codes
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{file.path}: damaged ({error}); delete its folder, it is made anew") from error
+    finally:
+        file.close()
 
 
 def _compare(

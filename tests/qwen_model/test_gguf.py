@@ -16,8 +16,12 @@ from transformers import AutoModelForCausalLM
 from qwen_model import ModelError, load_model
 from qwen_model.catalogue import available
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from qwen_model.decoder import Linear
 from qwen_model.gguf_file import GGUFFile
 from qwen_model.gguf_import import _LAYER_TENSORS, _MODEL_TENSORS, QUANTISATIONS, _tensor_name
+from qwen_model.kernels.codes import expand
+from qwen_model.prefill import Reader
+from qwen_model.rows import Rows
 from tests.conftest import make_checkpoint
 from tests.qwen_model.gguf_blocks import HALVES, decode, random_blocks
 
@@ -178,8 +182,96 @@ def test_every_quantisation_is_read_to_the_bit(tmp_path, kind):
     model = load_model(str(tmp_path / "model.gguf"))
     for name, values in model.state_dict().items():
         assert torch.equal(values, seen[name]), name
+    for name, layer in model.named_modules():
+        if isinstance(layer, Linear):
+            codes = layer.codes
+            assert (codes is not None) == (kind in HALVES), name
+            if codes is not None:
+                expanded = expand(codes.codes, codes.scales, codes.mins, torch.float32)
+                assert torch.equal(expanded.view(torch.int32), layer.weight.view(torch.int32)), name  # zeros have signs
     changed = (seen["lm_head.weight"] - load_file(folder / "model.safetensors")["lm_head.weight"]).abs().max()
     assert changed > 0
+
+
+def decoded(model, rows):
+    """The logits of some steps of `rows` sequences."""
+    writing = Rows(model, Reader(model, 64), rows)
+    for row in range(rows):
+        writing.enter([[5, 7 + row, 9]], [(0, 0)])
+    tokens, logits = [5] * rows, []
+    for _ in range(4):
+        logits.append(writing.step(tokens))
+        tokens = logits[-1].argmax(-1).tolist()
+    return torch.cat(logits)
+
+
+def take_codes_off(model):
+    for layer in model.modules():
+        if isinstance(layer, Linear):
+            layer.codes = None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("architecture", "kind"), [("qwen2", "Q5_1"), ("qwen2", "Q6_K"), ("llama", "Q4_K")])
+@pytest.mark.parametrize("tied", [False, True])
+def test_decoding_from_codes_gives_the_same_bits(tmp_path, dtype, architecture, kind, tied):
+    folder = make_checkpoint(
+        tmp_path / "model",
+        architecture,
+        hidden_size=256,
+        intermediate_size=512,
+        num_attention_heads=8,
+        tie_word_embeddings=tied,
+    )
+    write_gguf(folder, tmp_path / "model.gguf", architecture, PACKS[kind])
+    with torch.inference_mode():
+        model = load_model(str(tmp_path / "model.gguf"), dtype)
+    assert all(layer.codes.stand_for(layer.weight) for layer in model.modules() if isinstance(layer, Linear))
+    coded = [decoded(model, rows) for rows in (1, 3, 7)]
+    state = list(model.state_dict())
+    take_codes_off(model)
+    assert list(model.state_dict()) == state and not any("codes" in name for name in state)
+    for before, rows in zip(coded, (1, 3, 7), strict=True):
+        assert before.isfinite().all() and torch.equal(before, decoded(model, rows))
+
+
+@pytest.mark.parametrize("change", ["no_grad", "inference_mode", "optimizer", "replaced", "loaded"])
+def test_changed_weights_are_decoded_as_they_are(tmp_path, change):
+    folder = make_checkpoint(tmp_path / "model", hidden_size=256, intermediate_size=256, num_attention_heads=8)
+    write_gguf(folder, tmp_path / "model.gguf", "qwen2", PACKS["Q8_0"])
+    model, original = (load_model(str(tmp_path / "model.gguf")) for _ in range(2))
+    for parameter in model.parameters():
+        if change == "optimizer":
+            parameter.requires_grad_(True).grad = torch.ones_like(parameter)
+        elif change == "replaced":
+            parameter.data = parameter * 1.5
+        elif change != "loaded":
+            with getattr(torch, change)():
+                parameter.mul_(1.5)
+    if change == "optimizer":
+        torch.optim.AdamW(model.parameters(), lr=0.1).step()
+    elif change == "loaded":
+        model.load_state_dict({name: value * 1.5 for name, value in model.state_dict().items()})
+    changed = decoded(model, 1)
+    assert not torch.equal(changed, decoded(original, 1))
+    take_codes_off(model)
+    assert torch.equal(changed, decoded(model, 1))
+
+
+def test_only_what_was_made_from_a_gguf_has_codes_and_not_while_training(tmp_path):
+    folder = make_checkpoint(tmp_path / "model", hidden_size=256, intermediate_size=256, num_attention_heads=8)
+    write_gguf(folder, tmp_path / "model.gguf", "qwen2", PACKS["Q8_0"])
+    made = find_checkpoint(str(tmp_path / "model.gguf"))
+    model = load_model(made)
+    assert model.lm_head.codes is not None
+    assert model.train().eval().lm_head.codes is None
+    assert load_model(made, "float16").lm_head.codes is None
+    # a copy is the user's, who may have put other weights into it
+    assert load_model(str(made.folder)).lm_head.codes is None
+    (made.folder / "codes.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ModelError, match=r"codes\.safetensors: damaged") as caught:
+        load_model(made)
+    assert "\n" not in str(caught.value)
 
 
 def test_all_that_is_listed_is_tested():
@@ -193,7 +285,14 @@ def test_the_released_file_is_read_to_the_bit(monkeypatch):
     path = available(name)
     if path is None:
         pytest.skip(f"{name} is not in the cache")
-    stored, tested = load_file(find_checkpoint(name).folder / "model.safetensors"), set()
+    folder = find_checkpoint(name).folder
+    stored, codes, tested = load_file(folder / "model.safetensors"), load_file(folder / "codes.safetensors"), set()
+    for key in codes:
+        if key.endswith(".codes"):
+            of = key.removesuffix(".codes")
+            parts = codes[key], codes[f"{of}.scales"], codes.get(f"{of}.mins")
+            assert torch.equal(expand(*parts, torch.float32), stored[of]), of
+    assert sum(key.endswith(".codes") for key in codes) == 24 * 7 + 1
     file = GGUFFile(path.open("rb"))
     for tensor in file.tensors:
         kind = tensor.kind.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from qwen_model.config import ModelConfig
 from qwen_model.decoder import Decoder
 from qwen_model.save import save_model
 from tests.conftest import write_tokenizer
-from tests.qwen_model.test_gguf import pack_plain, write_gguf
+from tests.qwen_model.test_gguf import pack_plain, pack_q8, write_gguf
 
 LARGE = ModelConfig(
     vocab_size=16384,
@@ -33,6 +34,8 @@ import gguf
 import qwen_model.decoder  # and torch, which is no part of what loading takes
 from qwen_model import load_model
 from qwen_model.checkpoint import find_checkpoint
+from qwen_model.prefill import Reader
+from qwen_model.rows import Rows
 from qwen_model.save import save_model
 
 def resident(field):
@@ -48,6 +51,13 @@ def growth(work):
 action, path, more = sys.argv[1:]
 if action == "load":
     print(growth(lambda: load_model(path, dtype=more)))
+elif action == "decode":
+    def decode():
+        model = load_model(path, dtype=more)
+        rows = Rows(model, Reader(model, 64), 1)
+        rows.enter([[5, 7, 9]], [(0, 0)])
+        rows.step([11])
+    print(growth(decode))
 elif action == "convert":
     print(growth(lambda: find_checkpoint(path)))
 else:
@@ -93,14 +103,22 @@ def test_saving_holds_no_second_copy(folders, tmp_path, numbers):
     assert growth("save", folders / "qwen2", tmp_path / "saved") < numbers * 4 * 0.2
 
 
-def test_converting_a_gguf_holds_a_few_pieces(folders, tmp_path, monkeypatch, numbers):
+@pytest.mark.parametrize("pack", [pack_plain("BF16"), pack_q8])
+def test_converting_a_gguf_holds_a_few_pieces_and_decoding_it_the_codes_too(
+    folders, tmp_path, monkeypatch, numbers, pack
+):
     source = tmp_path / "source"
     source.mkdir()
     write_tokenizer(source)  # smaller than the embedding, which converting does not look at
     for name in ("config.json", "model.safetensors"):
         (source / name).symlink_to(folders / "qwen2" / name)
-    write_gguf(source, tmp_path / "model.gguf", "qwen2", pack_plain("BF16"))
+    write_gguf(source, tmp_path / "model.gguf", "qwen2", pack)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     assert growth("convert", tmp_path / "model.gguf", "") < numbers * 4 * 0.2
-    converted = find_checkpoint(str(tmp_path / "model.gguf")).folder / "model.safetensors"
-    assert converted.stat().st_size > numbers * 4
+    converted = find_checkpoint(str(tmp_path / "model.gguf")).folder
+    assert (converted / "model.safetensors").stat().st_size > numbers * 4
+    config = json.loads((converted / "config.json").read_text())
+    (converted / "config.json").write_text(json.dumps(config | {"vocab_size": LARGE.vocab_size}))
+    for dtype in ("float32", "bfloat16"):
+        held = numbers * getattr(torch, dtype).itemsize + (converted / "codes.safetensors").stat().st_size
+        assert held * 0.9 < growth("decode", tmp_path / "model.gguf", dtype) < held * 1.2
