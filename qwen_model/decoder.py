@@ -25,7 +25,7 @@ from qwen_model.kernels import Layer
 from qwen_model.kernels.codes import Codes
 from qwen_model.layout import Layout, Padded, Plain
 from qwen_model.long_context import LongContext, Windows, ntk_bucket
-from qwen_model.rotary import Turns, frequencies, rotate, turns
+from qwen_model.rotary import Turns, frequencies, turns
 
 if TYPE_CHECKING:
     from qwen_model.checkpoint import Checkpoint
@@ -93,8 +93,8 @@ class Attention(nn.Module):
             q = kernels.rotate_store(q[:, 0], k[:, 0], v[:, 0], turns.flat(), keys, values, places)
             read = kernels.attend(q, keys, values, lengths)
         else:
-            q = rotate(q.transpose(1, 2), turns.query_cos, turns.query_sin)
-            k, v = rotate(k.transpose(1, 2), turns.key_cos, turns.key_sin), v.transpose(1, 2)
+            q = kernels.rotate(q, turns.query_cos, turns.query_sin).transpose(1, 2)
+            k, v = kernels.rotate(k, turns.key_cos, turns.key_sin).transpose(1, 2), v.transpose(1, 2)
             if cache is not None:
                 k, v = cache.update(self.layer, k, v)
             read = attend(q, k, v, layout, window).transpose(1, 2)

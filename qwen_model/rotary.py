@@ -18,7 +18,7 @@ _STEPS = 24
 
 
 class Turns(NamedTuple):
-    """Cosine and sine (R, 1, T, D), float32, by which queries and keys are turned."""
+    """Cosine and sine (R, T, D), float32, by which queries and keys are turned."""
 
     query_cos: Tensor
     query_sin: Tensor
@@ -46,19 +46,11 @@ def turns(positions: Tensor, steps: Tensor, table: Tensor, logn_from: int | None
     sine for nothing.
     """
     angles = positions[..., None].float() * table[steps]
-    angles = torch.cat((angles, angles), dim=-1)[:, None]
+    angles = torch.cat((angles, angles), dim=-1)
     cos, sin = angles.cos(), angles.sin()
     if logn_from is None:
         return Turns(cos, sin, cos, sin)
-    factor = ((positions + 1).clamp(min=logn_from).float().log() / math.log(logn_from))[:, None, :, None]
+    factor = ((positions + 1).clamp(min=logn_from).float().log() / math.log(logn_from))[..., None]
     # exactly 1 up to T: switched on, LogN must not move a short text by a bit
-    factor = torch.where((positions < logn_from)[:, None, :, None], 1.0, factor)
+    factor = torch.where((positions < logn_from)[..., None], 1.0, factor)
     return Turns(cos * factor, sin * factor, cos, sin)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + D/2]) of x (R, H, T, D) by its angle, in float32."""
-    half = x.shape[-1] // 2
-    wide = x.float()
-    turned = torch.cat((-wide[..., half:], wide[..., :half]), dim=-1)
-    return (wide * cos + turned * sin).to(x.dtype)

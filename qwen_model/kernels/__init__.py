@@ -37,6 +37,8 @@ _SIGNATURES: dict[str, list[Any]] = {
     "attend": [c_void_p] + [c_long] * 4 + [c_void_p] * 2 + [c_long] * 4 + [c_void_p, c_float, c_void_p, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
     "rotate_store": [c_void_p] * 3 + [c_long] * 4 + [c_void_p] * 3 + [c_long] * 3 + [c_void_p, c_long, c_int],
+    "gated": [c_void_p, c_void_p, c_long, c_int],
+    "turn": [c_void_p] + [c_long] * 3 + [c_void_p] * 2 + [c_long, c_void_p, c_int],
     "choose": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_int],
 }
 
@@ -81,11 +83,15 @@ def describe() -> str:
 
 def usable(x: Tensor) -> bool:
     """Whether the kernels can work on x (..., size): few rows, on the CPU, float32 or bfloat16, without gradients."""
+    return x.numel() <= MAX_ROWS * x.shape[-1] and _readable(x)
+
+
+def _readable(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype in _DTYPES
         and not torch.is_grad_enabled()
-        and 0 < x.numel() <= MAX_ROWS * x.shape[-1]
+        and x.numel() > 0
         and not isinstance(_loaded(), str)
     )
 
@@ -161,7 +167,11 @@ def swiglu(x: Tensor, gate: Tensor, up: Tensor, codes: tuple[Codes | None, Codes
     """silu(x gate^T) * (x up^T): x (..., size), gate and up (N, size), their codes, result (..., N)."""
     size = x.shape[-1]
     if not (usable(x) and gate.shape == up.shape and gate.shape[-1] == size and _matches(x, gate, up)):
-        return F.silu(wide.linear(x, gate)) * wide.linear(x, up)
+        gates, ups = wide.linear(x, gate), wide.linear(x, up)
+        if not _readable(gates):
+            return F.silu(gates) * ups
+        _call("gated", gates.dtype, gates.data_ptr(), ups.data_ptr(), gates.numel())
+        return gates
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], gate.shape[0])
     packed = (c_int64 * 10)(*_read(gate, codes[0]), *_read(up, codes[1]))
@@ -172,11 +182,26 @@ def swiglu(x: Tensor, gate: Tensor, up: Tensor, codes: tuple[Codes | None, Codes
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x (..., size) over its root mean square, in float32; cast back, then times weight (size)."""
     size = x.shape[-1]
-    if not (usable(x) and weight.shape == (size,) and _matches(x, weight)):
+    if not (_readable(x) and weight.shape == (size,) and _matches(x, weight)):
         return F.rms_norm(x.float(), (size,), None, eps).to(x.dtype) * weight
     x = x.contiguous()
     out = torch.empty_like(x)
     _call("rms_norm", x.dtype, x.data_ptr(), x.numel() // size, size, weight.data_ptr(), eps, out.data_ptr())
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + D/2]) of x (R, T, H, D) by its angle, in float32; cos, sin (R or 1, T, D) float32."""
+    *_, heads, dim = x.shape
+    if not (_readable(x) and cos.dtype == sin.dtype == torch.float32 and cos.shape == sin.shape):
+        half, wide_x = dim // 2, x.float()
+        turned = torch.cat((-wide_x[..., half:], wide_x[..., :half]), dim=-1)
+        return (wide_x * cos[:, :, None] + turned * sin[:, :, None]).to(x.dtype)
+    x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
+    out = torch.empty_like(x)
+    tokens, turns = x.numel() // (heads * dim), cos.numel() // dim
+    pointers = cos.data_ptr(), sin.data_ptr(), turns, out.data_ptr()
+    _call("turn", x.dtype, x.data_ptr(), tokens, heads, dim, *pointers)
     return out
 
 

@@ -182,7 +182,16 @@ template <class T> void linear(const T* x, long rows, long size, const Product* 
     });
 }
 
-// Of gate and up: out = silu(x gate^T) * (x up^T), rounded where torch rounds: after each product, after silu, after the last one.
+template <class T> void activate(float* gate, const float* up) {  // gate = silu(gate) * up over a block
+    for (int i = 0; i < BLOCK; i += LANES) {
+        Floats value = load_floats(gate + i);
+        store_floats(gate + i, value / (exp_floats(-value) + 1.0f));
+    }
+    Row<T>(gate).wide(gate);
+    for (int i = 0; i < BLOCK; i++) gate[i] *= up[i];
+}
+
+// Of gate and up: out = silu(x gate^T) * (x up^T), rounded where torch rounds: after each product, after silu, and last.
 template <class T>
 void swiglu(const T* x, long rows, long size, const Weight* weights, T* out, long n, int threads) {
     helpers.run((n + BLOCK - 1) / BLOCK, threads, [=](long block) {
@@ -194,12 +203,7 @@ void swiglu(const T* x, long rows, long size, const Weight* weights, T* out, lon
             float *g = gates[m], *u = ups[m];
             Row<T>(g).wide(g);
             Row<T>(u).wide(u);
-            for (int i = 0; i < BLOCK; i += LANES) {
-                Floats value = load_floats(g + i);
-                store_floats(g + i, value / (exp_floats(-value) + 1.0f));
-            }
-            Row<T>(g).wide(g);
-            for (int i = 0; i < BLOCK; i++) g[i] *= u[i];
+            activate<T>(g, u);
             memcpy(out + m * n + first, Row<T>(g).at, width * sizeof(T));
         }
     });
@@ -357,6 +361,21 @@ template <class T> void rms_norm(const T* x, long rows, long size, const T* weig
     });
 }
 
+// Of projections computed already: gate = silu(gate) * up, rounded as in swiglu.
+template <class T> void gated(T* gate, const T* up, long count, int threads) {
+    helpers.run((count + CHOICES - 1) / CHOICES, threads, [=](long block) {
+        long end = std::min(count, (block + 1) * CHOICES);
+        for (long at = block * CHOICES; at < end; at += BLOCK) {
+            long width = std::min<long>(BLOCK, end - at);
+            alignas(64) float g[BLOCK], u[BLOCK];
+            Row<T>(gate + at, width).wide(g);
+            Row<T>(up + at, width).wide(u);
+            activate<T>(g, u);
+            memcpy(gate + at, Row<T>(g).at, width * sizeof(T));
+        }
+    });
+}
+
 template <class T> void rotate(const T* x, const float* cos, const float* sin, long dim, T* out) {
     long half = dim / 2;
     for (long i = 0; i < half; i++) {
@@ -364,6 +383,17 @@ template <class T> void rotate(const T* x, const float* cos, const float* sin, l
         out[i] = narrow<T>(low * cos[i] - high * sin[i]);
         out[i + half] = narrow<T>(high * cos[i + half] + low * sin[i + half]);
     }
+}
+
+// Turn x (tokens, heads, dim); token i by row i % turns of cos and sin (turns, dim).
+template <class T>
+void turn(const T* x, long tokens, long heads, long dim, const float* cos, const float* sin, long turns, T* out,
+          int threads) {
+    helpers.run(tokens, threads, [=](long token) {
+        long row = token % turns * dim;
+        for (long head = token * heads; head < (token + 1) * heads; head++)
+            rotate(x + head * dim, cos + row, sin + row, dim, out + head * dim);
+    });
 }
 
 struct Turns {
@@ -419,6 +449,11 @@ inline bool within(const int64_t* values, long count, int64_t low, int64_t high)
     }                                                                                                                  \
     void rms_norm_##NAME(const T* x, long rows, long size, const T* weight, float eps, T* out, int threads) {          \
         rms_norm(x, rows, size, weight, eps, out, threads);                                                            \
+    }                                                                                                                  \
+    void gated_##NAME(T* gate, const T* up, long count, int threads) { gated(gate, up, count, threads); }              \
+    void turn_##NAME(const T* x, long tokens, long heads, long dim, const float* cos, const float* sin, long turns,    \
+                     T* out, int threads) {                                                                            \
+        turn(x, tokens, heads, dim, cos, sin, turns, out, threads);                                                    \
     }                                                                                                                  \
     int rotate_store_##NAME(T* q, const T* k, const T* v, long rows, long heads, long kv_heads, long dim,              \
                             const Turns* turns, T* keys, T* values, long row_stride, long head_stride, long stride,    \

@@ -23,7 +23,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_transformers(case, tmp_path):
-    folder = make_checkpoint(tmp_path / "model", case.split("-")[0], **CASES[case])
+    # five times the usual width; at ten times, float32 itself is 2e-5 from the truth, ours and theirs alike
+    folder = make_checkpoint(tmp_path / "model", case.split("-")[0], initializer_range=0.1, **CASES[case])
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     model = load_model(str(folder))
     tokens = torch.randint(0, model.config.vocab_size, (2, 200), generator=torch.Generator().manual_seed(1))

@@ -191,6 +191,32 @@ def test_rms_norm(variant, dtype, rows, size):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shared", [True, False])
+def test_rotate(variant, dtype, shared):
+    x = random(2, 300, 3, 10, dtype=dtype)
+    angles = random(1 if shared else 2, 300, 5, dtype=torch.float32, seed=1).repeat(1, 1, 2)
+    turned = torch.view_as_complex(torch.stack(x.double().chunk(2, -1), -1)) * torch.polar(
+        torch.ones_like(angles[:, :, None, :5]).double(), angles[:, :, None, :5].double()
+    )
+    exact = torch.cat((turned.real, turned.imag), -1)
+    ours = kernels.rotate(x, angles.cos(), angles.sin())
+    assert ours.dtype == dtype
+    size = x.double().abs() + x.double().roll(5, -1).abs()
+    assert ((ours - exact).abs() <= ROUNDING[dtype] * exact.abs() + 2.0**-22 * size).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_rows_of_a_gate(variant, dtype):
+    x, gate, up = random(2, 100, 40, dtype=dtype), *(random(70, 40, dtype=dtype, seed=seed) for seed in (1, 2))
+    g, u = F.linear(x, gate), F.linear(x, up)
+    ours = kernels.swiglu(x, gate, up)
+    few = torch.cat([kernels.swiglu(part, gate, up) for part in x.flatten(0, 1).split(20)]).view_as(ours)
+    near = {"atol": 1e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.02}
+    torch.testing.assert_close(ours, F.silu(g) * u, **near)
+    torch.testing.assert_close(ours, few, **near)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim", "lengths"),
     [(14, 2, 64, [1, 2, 700]), (4, 4, 128, [256, 257]), (6, 1, 40, [33]), (5, 5, 6, [9, 1]), (32, 2, 16, [2000])],
@@ -312,10 +338,11 @@ def test_torch_takes_what_the_kernels_do_not(monkeypatch):
     monkeypatch.setattr(kernels, "_call", refuse)
     few, many = random(2, 8, dtype=torch.float32), random(kernels.MAX_ROWS + 1, 8, dtype=torch.float32)
     weight = random(4, 8, dtype=torch.float32)
-    assert torch.equal(kernels.linear(many, weight, add=many[:, :4]), F.linear(many, weight) + many[:, :4])
+    expected = kernels.wide.linear(many, weight) + many[:, :4]
+    assert torch.equal(kernels.linear(many, weight, add=many[:, :4]), expected)
     assert torch.equal(kernels.linear(few.double(), weight.double()), F.linear(few.double(), weight.double()))
     turned = weight.T.contiguous().T
-    assert torch.equal(kernels.linear(few, turned), F.linear(few, turned))
+    assert torch.equal(kernels.linear(few, turned), kernels.wide.linear(few, turned))
     with torch.inference_mode(False), torch.enable_grad():
         assert not kernels.usable(torch.ones(2, 8))
         parameter = torch.nn.Parameter(torch.ones(4, 8))

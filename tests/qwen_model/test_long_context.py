@@ -38,7 +38,7 @@ def test_frequencies_are_float32_and_scaled_by_the_base():
 def test_logn_has_no_end():
     positions = torch.tensor([[0, 2046, 2047, 2048, 32766, 32767, 32768, 200_000]])
     made = turns(positions, torch.zeros(1, 1, dtype=torch.long), frequencies(4, 10000.0), 2048)
-    ratio = (made.query_cos**2 + made.query_sin**2).sqrt()[0, 0, :, 0]
+    ratio = (made.query_cos**2 + made.query_sin**2).sqrt()[0, :, 0]
     expected = [1, 1, 1, *(math.log(p + 1) / math.log(2048) for p in (2048, 32766, 32767, 32768, 200_000))]
     assert ratio.tolist() == pytest.approx(expected, rel=1e-5)
     assert ratio[:3].sub(1).abs().max() < 1e-6

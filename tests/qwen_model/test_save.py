@@ -40,7 +40,7 @@ def random_model(dtype=torch.float32, **changes):
     model = Decoder(replace(PLAIN, **changes))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
-        drawn = torch.empty(parameter.shape).normal_(std=0.2, generator=generator)
+        drawn = torch.empty(parameter.shape).normal_(std=0.1, generator=generator)
         parameter.data = (drawn + 1 if "norm" in name else drawn).to(dtype)
     return model.eval()
 
