@@ -8,7 +8,6 @@ end token is not heeded, as the peers are told too.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from types import SimpleNamespace
@@ -20,7 +19,7 @@ from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.decoder import Decoder
 from qwen_model.generation import Generator, Request
 from qwen_model.prefill import Reader
-from tests.bench.transformers_peer import rates, seconds
+from tests.bench.transformers_peer import arguments, rates, seconds
 
 QUIET = SimpleNamespace(eos_ids=(), decode=lambda ids: "")
 
@@ -68,18 +67,7 @@ def work(model: Decoder) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", nargs="*", default=["bfloat16", "float32"])
-    parser.add_argument("--prefill", type=int, nargs="*", default=[512, 2048], metavar="TOKENS")
-    parser.add_argument("--batch", type=int, nargs="*", default=[1, 16], metavar="SEQUENCES")
-    parser.add_argument("--prompt", type=int, default=64, help="tokens before decoding")
-    parser.add_argument("--new", type=int, default=32, help="decoding steps")
-    parser.add_argument("--repeats", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.set_grad_enabled(False)
+    args = arguments(__doc__.splitlines()[0], "model")
     checkpoint = find_checkpoint(args.model)
     out: dict[str, object] = {
         "engine": f"qwen_model, {kernels.describe()}",

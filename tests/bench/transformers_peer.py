@@ -54,9 +54,10 @@ def rates(tokens: int, taken: list[float]) -> dict[str, float]:
     return {"best": tokens / min(taken), "median": tokens / statistics.median(taken)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder")
+def arguments(description: str, model: str) -> argparse.Namespace:
+    """The command line that both engines share; `model` names its first argument."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(model)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", nargs="*", default=["bfloat16", "float32"])
     parser.add_argument("--prefill", type=int, nargs="*", default=[512, 2048], metavar="TOKENS")
@@ -67,6 +68,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
+    return args
+
+
+def main() -> None:
+    args = arguments(__doc__.splitlines()[0], "folder")
     out: dict[str, object] = {
         "engine": f"transformers {transformers.__version__}, torch {torch.__version__}",
         "threads": args.threads,

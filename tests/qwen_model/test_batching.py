@@ -10,22 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from qwen_model import load_model
-from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.generation import Generator, Request, generate
 from qwen_model.prefill import Continuation, Reader, score
 from qwen_model.prefixes import plan
 from qwen_model.sampling import Sampling
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return load_model(str(tiny))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny):
-    return load_tokenizer(find_checkpoint(str(tiny)))
 
 
 @given(st.data())

@@ -8,8 +8,6 @@ from scipy.stats import chisquare
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from qwen_model import load_model
-from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.generation import generate, stream
 from qwen_model.sampling import Sampling, choose
 
@@ -89,16 +87,6 @@ def test_a_rounding_of_the_logits_moves_no_draw():
 def test_a_wrong_setting_is_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)
-
-
-@pytest.fixture(scope="module")
-def model(tiny):
-    return load_model(str(tiny))
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny):
-    return load_tokenizer(find_checkpoint(str(tiny)))
 
 
 @pytest.mark.parametrize("prompt", ["The cat", "é漢字 and", "x"])
