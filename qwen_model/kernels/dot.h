@@ -222,12 +222,17 @@ void dot_codes(const T* x, long rows, const Weight& weight, long size, const Row
                                                               dot_tile<T, 4, C>};
     C w;
     w.size = size, w.shift = __builtin_ctzl(weight.group);
+    long groups = size >> w.shift;
     for (long i = 0; i < TILE_WEIGHTS; i++) {
         w.rows[i] = weight.codes + row_of(i) * size;
-        w.scales[i] = weight.scales + row_of(i) * (size >> w.shift);
-        if (MINS) w.mins[i] = weight.mins + row_of(i) * (size >> w.shift);
+        w.scales[i] = weight.scales + row_of(i) * groups;
+        if (MINS) w.mins[i] = weight.mins + row_of(i) * groups;
     }
     w.ahead = w.rows[0] + ahead * size;
+    for (long i = 0; i < TILE_WEIGHTS * groups; i += 16) {  // a cache line holds 16 of them
+        __builtin_prefetch(w.scales[0] + ahead * groups + i, 0, 2);
+        if (MINS) __builtin_prefetch(w.mins[0] + ahead * groups + i, 0, 2);
+    }
     tile_of[rows - 1](x, size, w, size, out, out_stride, 0, TILE_WEIGHTS);
 }
 
