@@ -141,7 +141,9 @@ def linears(x: Tensor, layers: Sequence[Layer], add: Tensor | None = None) -> li
         fits = add.dtype == x.dtype and all(add.shape == (*x.shape[:-1], layer.weight.shape[0]) for layer in layers)
     if not fits:
         outs = [wide.linear(x, weight, bias) for weight, bias, _ in layers]
-        return outs if add is None else [out + add for out in outs]
+        if add is None:
+            return outs
+        return [out + add if torch.is_grad_enabled() else out.add_(add) for out in outs]
     x = x.contiguous()
     add = add if add is None else add.contiguous()
     outs, products = [], []

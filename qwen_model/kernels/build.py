@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from qwen_model.download import cache_dir
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 _HEADER = SOURCE.with_name("dot.h")
-FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-pthread")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-fopenmp")
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -51,7 +53,7 @@ def _fingerprint(compiler: str, flags: Sequence[str]) -> str:
     wanted = ("model name", "flags", "CPU implementer", "CPU part", "Features")
     first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     processor = [line for line in first if line.startswith(wanted)]
-    parts = [SOURCE.read_text(), _HEADER.read_text(), *flags, compiler, version, *processor]
+    parts = [SOURCE.read_text(), _HEADER.read_text(), *flags, *_torch_openmp(), compiler, version, *processor]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -68,12 +70,18 @@ def _compile(compiler: str, flags: Sequence[str], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder, "kernels.so")
-            _run([compiler, *flags, str(SOURCE), "-o", str(made)])
+            # torch's own OpenMP runtime, by its file: the system's would bring threads of its own, which fight with them
+            _run([compiler, *flags, str(SOURCE), "-Wl,--as-needed", *_torch_openmp(), "-o", str(made)])
             data = made.read_bytes()
             made.write_bytes(data + hashlib.sha256(data).digest())
             made.replace(path)
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _torch_openmp() -> list[str]:
+    home = Path(torch.__file__).parent
+    return [str(file) for folder in (home / "lib", home.with_name("torch.libs")) for file in folder.glob("libgomp*")]
 
 
 def _run(command: list[str]) -> None:

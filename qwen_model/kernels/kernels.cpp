@@ -96,6 +96,12 @@ class Helpers {
 };
 Helpers& helpers = *new Helpers;  // never destroyed: its threads may still sleep when the process ends
 
+// Work between torch's products of many rows: by torch's own threads, which are awake then and would fight with helpers.
+template <class Work> void spread(long units, int threads, const Work& work) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long unit = 0; unit < units; unit++) work(unit);
+}
+
 inline float largest_of(const float* values, long count) {  // `count` in whole vectors; NaNs are passed over
     Floats most = Floats{} - INFINITY;
     for (long i = 0; i < count; i += LANES) {
@@ -344,7 +350,7 @@ template <class T> void choose(const T* logits, long rows, long n, int64_t* chos
 }
 
 template <class T> void rms_norm(const T* x, long rows, long size, const T* weight, float eps, T* out, int threads) {
-    helpers.run(rows, rows * size > 20000 ? threads : 1, [=](long m) {
+    spread(rows, rows > MAX_ROWS ? threads : 1, [=](long m) {
         const T* row = x + m * size;
         Floats squares = {};
         long k = 0;
@@ -363,7 +369,7 @@ template <class T> void rms_norm(const T* x, long rows, long size, const T* weig
 
 // Of projections computed already: gate = silu(gate) * up, rounded as in swiglu.
 template <class T> void gated(T* gate, const T* up, long count, int threads) {
-    helpers.run((count + CHOICES - 1) / CHOICES, threads, [=](long block) {
+    spread((count + CHOICES - 1) / CHOICES, threads, [=](long block) {
         long end = std::min(count, (block + 1) * CHOICES);
         for (long at = block * CHOICES; at < end; at += BLOCK) {
             long width = std::min<long>(BLOCK, end - at);
@@ -389,7 +395,7 @@ template <class T> void rotate(const T* x, const float* cos, const float* sin, l
 template <class T>
 void turn(const T* x, long tokens, long heads, long dim, const float* cos, const float* sin, long turns, T* out,
           int threads) {
-    helpers.run(tokens, threads, [=](long token) {
+    spread(tokens, tokens > MAX_ROWS ? threads : 1, [=](long token) {
         long row = token % turns * dim;
         for (long head = token * heads; head < (token + 1) * heads; head++)
             rotate(x + head * dim, cos + row, sin + row, dim, out + head * dim);
