@@ -70,7 +70,7 @@ def _compile(compiler: str, flags: Sequence[str], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder, "kernels.so")
-            # torch's own OpenMP runtime, by its file: the system's would bring threads of its own, which fight with them
+            # torch's OpenMP runtime, by its file: the system's would bring threads of its own, which fight with torch's
             _run([compiler, *flags, str(SOURCE), "-Wl,--as-needed", *_torch_openmp(), "-o", str(made)])
             data = made.read_bytes()
             made.write_bytes(data + hashlib.sha256(data).digest())
