@@ -231,7 +231,7 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            _say("interrupted; judged samples are kept, the same command continues")
+            _say("interrupted; what was finished is kept: the same command continues a run")
         raise
     except OSError as error:
         _say(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions")

@@ -154,7 +154,7 @@ def entry(name: str) -> Entry:
     if found is None:
         close = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise DownloadError(f"{name}: no such model; {hint}`harness models` lists all")
+        raise DownloadError(f"{name}: no such model, file or folder; {hint}`harness models` lists all")
     return found
 
 

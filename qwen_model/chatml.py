@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from qwen_model.config import ModelError
 
@@ -78,6 +78,8 @@ def encode_example(tokenizer: ChatTokenizer, messages: Messages, mask: Mask) -> 
     Turns are joined by a newline; `released` puts one behind the last turn too. The default system turn is put first
     where `messages` has none. Raises ModelError for an unknown role, or if no turn is the assistant's.
     """
+    if mask not in get_args(Mask):
+        raise ValueError(f"mask: {mask!r} is not one of {', '.join(get_args(Mask))}")
     if mask == "released":
         if messages and messages[0][0] != "user":
             messages = messages[1:]

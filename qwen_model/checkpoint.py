@@ -52,6 +52,8 @@ def find_checkpoint(model: str, *, allow_pickle_weights: bool = False) -> Checkp
 
     Raises ModelError (or the catalogue's DownloadError) with one line that names the remedy.
     """
+    if not model:
+        raise ModelError("no model named; give a name of `harness models`, a folder or a .gguf file")
     path = Path(model).expanduser()
     if model in CATALOGUE:
         return _from_gguf(model, obtain(model), CATALOGUE[model].sha256)
@@ -84,6 +86,8 @@ def load_model(
 
     if dtype not in DTYPES:
         raise ModelError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise ModelError(f"device: {device!r} is not to be had here; cpu is, and cuda where torch finds a GPU")
     if isinstance(model, Checkpoint):
         checkpoint = model
     else:
@@ -147,15 +151,19 @@ def read_config(folder: Path) -> dict[str, object]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: no config.json; name a checkpoint folder or a .gguf file") from error
-    except ValueError as error:
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); look at its permissions") from error
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")
     return value
 
 
-def load_tokenizer(checkpoint: Checkpoint | Path) -> Tokenizer:
-    """The tokenizer of a checkpoint or of its folder: tokenizer.json, else the first Qwen's qwen.tiktoken."""
+def load_tokenizer(checkpoint: Checkpoint | Path | str) -> Tokenizer:
+    """The tokenizer of a checkpoint, a folder or a name: tokenizer.json, else the first Qwen's qwen.tiktoken."""
+    if isinstance(checkpoint, str):
+        checkpoint = find_checkpoint(checkpoint)
     folder = checkpoint if isinstance(checkpoint, Path) else checkpoint.folder
     vocabulary = folder / "qwen.tiktoken"
     if vocabulary.is_file() and not (folder / "tokenizer.json").is_file():

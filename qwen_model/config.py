@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from qwen_model.long_context import LongContext, Windows, checked_windows
@@ -45,9 +46,22 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.windows is not None:
             object.__setattr__(self, "windows", checked_windows(self.windows, self.num_hidden_layers))
-        for name in ("num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size", "vocab_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is no size; give 1 or more")
+        sizes = (
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "hidden_size",
+            "intermediate_size",
+            "vocab_size",
+        )
+        for name in sizes:
+            if not 1 <= getattr(self, name) < 2**31:
+                raise ValueError(f"{name}: {getattr(self, name)} is no size; give 1 or more, below 2^31")
+        for name in ("rope_theta", "rms_norm_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: {getattr(self, name)} is out of range; give a number above 0")
+        if self.train_length < 2:
+            raise ValueError(f"train_length: {self.train_length} is no trained length; give 2 tokens or more")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads: {self.num_attention_heads} heads cannot share"

@@ -199,7 +199,8 @@ class Decoder(nn.Module):
     def long_context(self, settings: LongContext) -> Iterator[Decoder]:
         """Lay a context extension over the model, in place of the checkpoint's own; it comes off at the end.
 
-        Caches do not outlive it: keys are turned by the settings under which they were read.
+        Caches do not outlive it: keys are turned by the settings under which they were read. It is the model's, so all
+        threads that use this model are in it. Raises TypeError or ValueError for settings that do not fit the model.
         """
         before = self._settings
         self._lay(settings)
@@ -244,9 +245,12 @@ class Decoder(nn.Module):
         return self.lm_head(self.model.norm(x))  # type: ignore[no-any-return]
 
     def _lay(self, settings: LongContext) -> None:
-        self._settings = settings
-        self._train_length = settings.train_length or self.config.train_length
-        laid = settings.windows(self.config.num_hidden_layers, self._train_length)
+        if not isinstance(settings, LongContext):
+            raise TypeError(f"settings: a LongContext is wanted, not {type(settings).__name__}")
+        train_length = settings.train_length or self.config.train_length
+        laid = settings.windows(self.config.num_hidden_layers, train_length)
+        # nothing raises from here on: settings that are refused leave the model as it was
+        self._settings, self._train_length = settings, train_length
         self._windows = laid if settings.window is not None else self.config.windows or laid
 
     def _layout(self, input_ids: Tensor, attention_mask: Tensor | None) -> Layout:

@@ -24,12 +24,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from qwen_model.config import ModelError
 from qwen_model.progress import Meter, say
 
 CHUNK = 1 << 20
 
 
-class DownloadError(Exception):
+class DownloadError(ModelError):
     """The user can mend this: no network, a full disk, a damaged file. The message is one line with the remedy."""
 
 

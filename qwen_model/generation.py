@@ -31,6 +31,14 @@ class Request(Generic[Key]):
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
 
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("prompt: it holds no token; begin with the tokenizer's end-of-text token if with anything")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens: {self.max_tokens} is no number of tokens; give 1 or more")
+        if isinstance(self.stop, str) or not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise ValueError(f"stop: {self.stop!r} is no tuple of texts; give (text, ...), none of them empty")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generated(Generic[Key]):
@@ -167,6 +175,8 @@ def generate(
     seed: int = 0,
 ) -> list[Generated[int]]:
     """Continue texts, in which control tokens are read as such; prompt i is sampled with `seed + i`."""
+    if isinstance(prompts, str):
+        raise ValueError("prompts: a list of texts is wanted, not one text")
     generator: Generator[int] = Generator(model, tokenizer, Reader(model, batch_tokens=512))
     generator.add(
         [
@@ -212,7 +222,8 @@ def stream(
     while generator.busy:
         done = generator.step()
         if done:
-            yield done[0].text[shown:]
+            if len(done[0].text) > shown:
+                yield done[0].text[shown:]
         else:
             text = tokenizer.decode(generator.written(0)).rstrip("\ufffd")
             safe = len(text) - max((_begun(text, ending) for ending in stop), default=0)

@@ -25,6 +25,15 @@ class WindowSchedule:
     bands: tuple[tuple[float, float | None], ...]
     relative: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.bands or any(not isinstance(band, tuple) or len(band) != 2 for band in self.bands):
+            raise ValueError(f"bands: {self.bands!r} are no pairs of layers and width")
+        for size, width in self.bands:
+            if self.relative and not (0 < size <= 1 and (width is None or width > 0)):
+                raise ValueError(f"bands: {(size, width)} is no share of all layers, and width in trained lengths")
+            if not self.relative and not (_whole(size) and (width is None or _whole(width))):
+                raise ValueError(f"bands: {(size, width)} is no number of layers and of tokens; or say relative=True")
+
     @staticmethod
     def report() -> WindowSchedule:
         """The report's principle, short below and long above. It publishes no widths; these are ours: T in the lower
@@ -68,9 +77,16 @@ class LongContext:
     def __post_init__(self) -> None:
         if self.dynamic_ntk not in get_args(NTK):
             raise ValueError(f"dynamic_ntk: {self.dynamic_ntk!r} is not one of {', '.join(get_args(NTK))}")
-        if self.train_length is not None and self.train_length < 2:
-            raise ValueError(f"train_length: {self.train_length} is no trained length; give 2 tokens or more")
+        for name in ("logn", "window_alpha"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}: {getattr(self, name)!r} is neither True nor False")
+        if self.train_length is not None and not (_whole(self.train_length) and 2 <= self.train_length < 2**40):
+            raise ValueError(f"train_length: {self.train_length!r} is no trained length; give 2 tokens or more")
         if self.window is not None and not isinstance(self.window, WindowSchedule):
+            if isinstance(self.window, str) or not isinstance(self.window, Sequence):
+                raise ValueError(
+                    f"window: {self.window!r} is no WindowSchedule and no list with a width for each layer"
+                )
             object.__setattr__(self, "window", tuple(self.window))
 
     def windows(self, layers: int, train_length: int) -> Windows:
@@ -87,10 +103,14 @@ def checked_windows(windows: Sequence[int | None], layers: int) -> Windows:
     """`windows` if there is one per layer and each is None or positive, else ValueError."""
     if len(windows) != layers:
         raise ValueError(f"window: {len(windows)} windows for {layers} layers; give one per layer, lowest first")
-    bad = [width for width in windows if width is not None and width < 1]
+    bad = [width for width in windows if width is not None and not _whole(width)]
     if bad:
-        raise ValueError(f"window: {bad[0]} is no width; give a number of tokens of 1 or more, or None for no window")
+        raise ValueError(f"window: {bad[0]!r} is no width; give a number of tokens of 1 or more, or None for no window")
     return tuple(windows)
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def ntk_bucket(length: int, train_length: int) -> int:

@@ -25,6 +25,7 @@ class Rows:
         self.texts: list[list[int]] = []
         """All tokens of each row, prompt and written."""
         self._steps: list[int] = []
+        self._settings = model.settings
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -33,8 +34,10 @@ class Rows:
     def enter(self, prompts: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]]) -> tuple[list[int], Tensor]:
         """Read the prompts that `batch` names (as `Reader.read` does) into new rows, the last ones.
 
-        Returns their indices among `prompts` and the logits (n, V) of their next tokens, float32.
+        Returns their indices among `prompts` and the logits (n, V) of their next tokens, float32. Raises ValueError if
+        other rows were begun under other long-context settings.
         """
+        self._check_settings()
         read = self.reader.read(prompts, batch, [[len(prompt) - 1] for prompt in prompts])
         for member, (start, end) in zip(read.members, read.spans, strict=True):
             self.cache.admit(self.reader.stack, read.prefix, start, end)
@@ -45,6 +48,7 @@ class Rows:
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Append a token to each row; returns the logits (rows, V) of what comes next, in the model's dtype."""
+        self._check_settings()
         for text, token in zip(self.texts, tokens, strict=True):
             text.append(token)
         layout = self.cache.begin_step(self._steps)
@@ -65,6 +69,14 @@ class Rows:
         self.texts.pop()
         self._steps.pop()
         return last
+
+    def _check_settings(self) -> None:
+        if self.model.settings == self._settings:
+            return
+        if self.texts:
+            raise ValueError("texts were begun under other long-context settings than those in force; end them first")
+        self._settings = self.model.settings
+        self.cache = SlotCache(self.model.cache_shape, self.cache.slots, self.model.dtype, self.model.device)
 
     def _read_anew(self, row: int) -> Tensor:
         text = self.texts[row]

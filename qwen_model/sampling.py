@@ -33,6 +33,7 @@ class Sampling:
             ("top_k", self.top_k >= 0, "0 (all tokens) or more"),
             ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
             ("repetition_penalty", self.repetition_penalty > 0, "more than 0; 1 is none"),
+            ("seed", 0 <= self.seed < 2**63, "0 or more, below 2^63"),
         ):
             if not good:
                 raise ValueError(f"{name}: {getattr(self, name)} is out of range; give {wanted}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exception for a damaged file
             raise ModelError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self._control = tuple(token.content for token in added if token.special)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.config = read_json(folder / "tokenizer_config.json")
@@ -64,8 +67,37 @@ class Tokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_chat(self, messages: Sequence[tuple[str, str]], prefill: str = "") -> list[int]:
-        """Token ids of `render`: what the model reads of a conversation, up to the beginning of its answer."""
-        return self.encode_rendered(self.render(messages, prefill))
+        """Token ids of `render`: what the model reads of a conversation, up to the beginning of its answer.
+
+        A control token that somebody wrote into a message stays the letters that it is.
+        """
+        written = [*(content for _, content in messages), prefill]
+        forged = sorted(
+            (name for name in self._control if any(name in text for text in written)), key=len, reverse=True
+        )
+        if not forged:
+            return self.encode_rendered(self.render(messages, prefill))
+        # a stand-in of the private use area for each, so that the template's own control tokens can be told from them
+        stand_ins = {chr(0xF0000 + place): name for place, name in enumerate(forged)}
+
+        def masked(text: str) -> str:
+            for stand_in, name in stand_ins.items():
+                text = text.replace(name, stand_in)
+            return text
+
+        rendered = self.render([(role, masked(content)) for role, content in messages], masked(prefill))
+        ids: list[int] = []
+        for piece in re.split(f"([{''.join(stand_ins)}])", rendered):
+            ids += self._encode_letters(stand_ins[piece]) if piece in stand_ins else self.encode_rendered(piece)
+        return ids
+
+    def _encode_letters(self, text: str) -> list[int]:
+        """Ids of a text in which no control token is read."""
+        self._tokenizer.encode_special_tokens = True
+        try:
+            return self.encode_rendered(text)
+        finally:
+            self._tokenizer.encode_special_tokens = False
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out. Bytes that are no UTF-8 become U+FFFD."""
@@ -113,7 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")

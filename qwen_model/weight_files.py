@@ -136,8 +136,13 @@ class Safetensors:
 
         self.path = path
         try:
-            self._mapped: Any = safe_open(path, framework="pt")
             self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise ModelError(
+                f"{path}: cannot be read ({error.strerror}); look at its permissions, or fetch it"
+            ) from error
+        try:
+            self._mapped: Any = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: damaged or truncated ({_line(error)}); {_AGAIN}") from error
         length = int.from_bytes(self._file.read(8), "little")

@@ -46,13 +46,14 @@ def run(command: list[str]) -> Any:
 def measure(args: argparse.Namespace) -> tuple[list[Round], dict[str, Any]]:
     gguf, folder = obtain(args.model), str(find_checkpoint(args.model).folder)
     threads = ["--threads", str(args.threads)]
+    once = [*threads, "--repeats", "1"]  # after a warm-up; the rounds are what is repeated
     rounds: list[Round] = []
     start = time.monotonic()
     for number in range(args.rounds):
         taken: Round = {}
         for dtype in ("bfloat16", "float32"):
-            ours = [sys.executable, "-m", "tests.bench.ours_peer", args.model, *threads, "--dtype", dtype]
-            theirs = [sys.executable, "-m", "tests.bench.transformers_peer", folder, *threads, "--dtype", dtype]
+            ours = [sys.executable, "-m", "tests.bench.ours_peer", args.model, *once, "--dtype", dtype]
+            theirs = [sys.executable, "-m", "tests.bench.transformers_peer", folder, *once, "--dtype", dtype]
             taken[f"ours {dtype}"] = run(ours)
             taken[f"transformers {dtype}"] = run(theirs)
             load = [sys.executable, "-c", LOAD, str(gguf.parent), gguf.name, dtype]

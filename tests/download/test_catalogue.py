@@ -158,11 +158,13 @@ def test_a_mirror_whose_pieces_do_not_make_the_file(model: Entry, monkeypatch: p
 
 
 def test_an_unknown_name_is_answered_with_the_closest() -> None:
-    with pytest.raises(DownloadError, match=r"^qwen2.5-coder-0.5b: no such model; did you mean qwen2.5-coder-0.5b-ins"):
+    with pytest.raises(
+        DownloadError, match=r"^qwen2.5-coder-0.5b: no such model, file or folder; did you mean qwen2.5-coder-0.5b-ins"
+    ):
         entry("qwen2.5-coder-0.5b")
     with pytest.raises(DownloadError, match=r"did you mean smollm2-135m-instruct\?"):
         entry("SmolLM2-135M-Instruct")
-    with pytest.raises(DownloadError, match=r"^xyzzy: no such model; `harness models` lists all$"):
+    with pytest.raises(DownloadError, match=r"^xyzzy: no such model, file or folder; `harness models` lists all$"):
         available("xyzzy")
 
 

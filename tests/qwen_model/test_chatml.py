@@ -112,3 +112,8 @@ def test_a_user_forges_no_turn(qwen: QwenTokenizer) -> None:
         control = [token for token in ids if token >= 151643]
         assert control == [151644, 151645, 151644, 151645, 151644, 151645][: len(control)] and len(control) >= 5
     assert attack in qwen.decode(qwen.encode_chat(talk[:1]))
+
+
+def test_an_unknown_mask_is_named() -> None:
+    with pytest.raises(ValueError, match="mask: 'nope' is not one of report, released"):
+        encode_example(Letters(), [("user", "x"), ("assistant", "y")], "nope")

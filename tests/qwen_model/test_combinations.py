@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from qwen_model import LongContext, kernels
+from qwen_model.prefill import Reader
+from qwen_model.rows import Rows
 from tests.qwen_model import combinations
 from tests.qwen_model.combinations import PATHS, TRAIN, WINDOWS, Expected, largest_difference, text
 
@@ -86,9 +88,31 @@ def test_settings_come_off_after_an_error(model):
     assert model.settings == before
 
 
-def test_a_cache_of_other_windows_is_refused(model):
-    from qwen_model.prefill import Reader
+@pytest.mark.parametrize("refused", [LongContext(dynamic_ntk="exact", logn=True, window=(8, 8)), {"logn": True}])
+def test_refused_settings_change_nothing(model, refused):
+    tokens = torch.tensor([text(3 * TRAIN, 0)])
+    with torch.inference_mode():
+        before = model(tokens)
+        with pytest.raises((TypeError, ValueError), match=r"^(window|settings): "), model.long_context(refused):
+            pass
+        assert torch.equal(model(tokens), before)
+        with model.long_context(LongContext(logn=True)):
+            assert not torch.equal(model(tokens), before)
 
+
+def test_texts_begun_under_other_settings_are_not_gone_on_with(model):
+    rows = Rows(model, Reader(model, 64), slots=1)
+    rows.enter([text(5, 0)], [(0, 0)])
+    with model.long_context(LongContext(dynamic_ntk="exact")), pytest.raises(ValueError, match="begun under other"):
+        rows.step([1])
+    rows.step([1])
+    rows.leave(0)
+    with model.long_context(LongContext(window=WINDOWS["short"])):
+        rows.enter([text(30, 0)], [(0, 0)])
+        assert combinations.gap(rows.step([1])[0], Expected(model, model.settings)([*text(30, 0), 1])[-1]) < LIMIT
+
+
+def test_a_cache_of_other_windows_is_refused(model):
     reader = Reader(model, 64)
     with (
         model.long_context(LongContext(window=WINDOWS["short"])),

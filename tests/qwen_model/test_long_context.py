@@ -58,6 +58,11 @@ def test_schedules():
     [
         ({"dynamic_ntk": "on"}, "dynamic_ntk: 'on' is not one of off, released, exact"),
         ({"train_length": 0}, "train_length: 0"),
+        ({"train_length": 2.5}, "train_length: 2.5"),
+        ({"train_length": 10**30}, "train_length: 10"),
+        ({"logn": "yes"}, "logn: 'yes' is neither"),
+        ({"window": 8}, "window: 8 is no WindowSchedule"),
+        ({"window": "report"}, "window: 'report' is no WindowSchedule"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, message):
@@ -65,10 +70,35 @@ def test_a_wrong_setting_is_named(settings, message):
         LongContext(**settings)
 
 
-@pytest.mark.parametrize(("window", "message"), [((4,), "1 windows for 3 layers"), ((4, 0, None), "0 is no width")])
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ((4,), "1 windows for 3 layers"),
+        ((4, 0, None), "0 is no width"),
+        ((8.0, 8.0, 8.0), "8.0 is no width"),
+        (("8",) * 3, "'8' is no"),
+    ],
+)
 def test_a_wrong_list_of_windows_is_named(window, message):
     with pytest.raises(ValueError, match=message):
         LongContext(window=window).windows(3, 100)
+
+
+@pytest.mark.parametrize(
+    ("bands", "relative"),
+    [
+        ((), False),
+        ("ab", False),
+        (((0.5, 1), (0.5, None)), False),  # shares without relative=True
+        (((2, 1), (2, None)), True),
+        (((-1, 4), (2, None)), False),
+        (((4, 0),), False),
+        (((1, 2.5),), False),
+    ],
+)
+def test_a_wrong_schedule_is_named(bands, relative):
+    with pytest.raises(ValueError, match=r"^bands: "):
+        WindowSchedule(bands=bands, relative=relative)
 
 
 PUBLISHED = {"qwen-1.8b": 1_836_828_672, "qwen-7b": 7_721_324_544, "qwen-14b": 14_167_290_880}

@@ -82,6 +82,7 @@ def test_a_rounding_of_the_logits_moves_no_draw():
         ({"top_p": 0}, "top_p: 0"),
         ({"top_k": -2}, "top_k: -2"),
         ({"repetition_penalty": 0}, "repetition_penalty: 0"),
+        ({"seed": -1}, "seed: -1"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, message):
@@ -99,6 +100,21 @@ def test_streamed_pieces_join_to_the_generated_text(model, tokenizer, prompt):
         assert "".join(pieces) == whole.text
         assert len(pieces) > 3 or len(whole.text) < 8
         assert all(ending not in "".join(pieces[:count]) for ending in stop for count in range(len(pieces) + 1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"prompts": "one text"}, "prompts: a list"),
+        ({"prompts": [""]}, "prompt: it holds no token"),
+        ({"max_tokens": 0}, "max_tokens: 0"),
+        ({"stop": "."}, r"stop: '\.' is no tuple"),
+        ({"stop": ("",)}, "none of them empty"),
+    ],
+)
+def test_a_wrong_request_is_named(model, tokenizer, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, tokenizer, **({"prompts": ["x"]} | wrong))
 
 
 def test_repetition_penalty_reaches_generation(model, tokenizer, tiny):
