@@ -33,7 +33,7 @@ class Tokenizer:
         except Exception as error:  # the library raises bare Exception for a damaged file
             raise ModelError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
         added = self._tokenizer.get_added_tokens_decoder().values()
-        self._control = tuple(token.content for token in added if token.special)
+        self._special_names = tuple(token.content for token in added if token.special)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.config = read_json(folder / "tokenizer_config.json")
@@ -73,7 +73,7 @@ class Tokenizer:
         """
         written = [*(content for _, content in messages), prefill]
         forged = sorted(
-            (name for name in self._control if any(name in text for text in written)), key=len, reverse=True
+            (name for name in self._special_names if any(name in text for text in written)), key=len, reverse=True
         )
         if not forged:
             return self.encode_rendered(self.render(messages, prefill))
