@@ -43,7 +43,7 @@ def run(command: list[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def measure(args: argparse.Namespace) -> tuple[list[Round], dict[str, Any]]:
+def measure(args: argparse.Namespace) -> tuple[list[Round], dict[str, Any], dict[str, Any]]:
     gguf, folder = obtain(args.model), str(find_checkpoint(args.model).folder)
     threads = ["--threads", str(args.threads)]
     once = [*threads, "--repeats", "1"]  # after a warm-up; the rounds are what is repeated
@@ -66,7 +66,8 @@ def measure(args: argparse.Namespace) -> tuple[list[Round], dict[str, Any]]:
         left = spent / (number + 1) * (args.rounds - number - 1)
         print(f"round {number + 1} of {args.rounds}; {spent:.0f} s, about {left:.0f} s left", file=sys.stderr)
     windows = run([sys.executable, "-m", "tests.bench.windows", *threads, "--repeats", str(args.rounds)])
-    return rounds, windows
+    profile = run([sys.executable, "-m", "tests.bench.profile_decoder", args.model, *threads])
+    return rounds, windows, profile
 
 
 def spread(values: list[float], form: str = "{:.2f}") -> str:
@@ -148,7 +149,7 @@ def window_rows(found: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def page(args: argparse.Namespace, rounds: list[Round], windows: dict[str, Any]) -> str:
+def page(args: argparse.Namespace, rounds: list[Round], windows: dict[str, Any], profile: dict[str, Any]) -> str:
     first = rounds[0]
     limits = [taken["ours bfloat16"]["limits"] for taken in rounds]
     template = Path(__file__).with_name("performance.md.j2").read_text(encoding="utf-8")
@@ -163,6 +164,7 @@ def page(args: argparse.Namespace, rounds: list[Round], windows: dict[str, Any])
         loading=load_rows(rounds),
         windows=windows,
         window=window_rows(windows),
+        profile=profile,
     )
 
 
@@ -170,14 +172,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="qwen2.5-coder-0.5b-instruct")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--llama-python", help="an interpreter with llama-cpp-python; without it that column is empty")
     parser.add_argument("--raw", type=Path, help="also keep all measurements in this JSON file")
     args = parser.parse_args()
-    rounds, windows = measure(args)
+    rounds, windows, profile = measure(args)
     if args.raw:
-        args.raw.write_text(json.dumps({"rounds": rounds, "windows": windows}, indent=1))
-    text = page(args, rounds, windows)
+        args.raw.write_text(json.dumps({"rounds": rounds, "windows": windows, "profile": profile}, indent=1))
+    text = page(args, rounds, windows, profile)
     PAGE.write_text(text, encoding="utf-8")
     print(text)
 
