@@ -94,8 +94,8 @@ def share(rounds: list[Round], dtype: str, key: str) -> str:
         arithmetic = tokens * (work["layer FLOPs"] + (0 if "last" in key else work["head FLOPs"]))
         of_peak = arithmetic / limits[f"{dtype} GFLOP/s"] / 1e9
         batch = int(key.split()[-1]) if "batch" in key else 0
-        of_bandwidth = tokens / batch * work["bytes"] / limits["GB/s"] / 1e9 if batch else 0.0
-        shares.append(100 * max(of_peak, of_bandwidth))
+        of_bandwidth = tokens * work["bytes"] / limits["GB/s"] / 1e9
+        shares.append(100 * (of_bandwidth if batch == 1 else of_peak))
     which = "memory" if batch == 1 else "matmul peak"
     return f"{spread(shares, '{:.0f}')} % of {which}"
 

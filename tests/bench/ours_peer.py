@@ -16,7 +16,7 @@ import torch
 
 from qwen_model import kernels, load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
-from qwen_model.decoder import Decoder
+from qwen_model.decoder import Decoder, Linear
 from qwen_model.generation import Generator, Request
 from qwen_model.prefill import Reader
 from tests.bench.transformers_peer import arguments, rates, seconds
@@ -60,10 +60,19 @@ def limits() -> dict[str, float]:
 
 
 def work(model: Decoder) -> dict[str, float]:
-    """What a token costs at least: FLOPs in the layers and in the output matrix, bytes of weights per decoding step."""
+    """What a token costs at least: FLOPs in the layers and in the output matrix, bytes read to write one text's next."""
     layers = sum(p.numel() for p in model.model.layers.parameters())
     head = model.lm_head.weight.numel()
-    return {"layer FLOPs": 2.0 * layers, "head FLOPs": 2.0 * head, "bytes": (layers + head) * model.dtype.itemsize}
+    linear = [layer for layer in model.modules() if isinstance(layer, Linear)]
+    read = sum(_bytes(layer) for layer in linear)
+    return {"layer FLOPs": 2.0 * layers, "head FLOPs": 2.0 * head, "bytes": float(read)}
+
+
+def _bytes(layer: Linear) -> int:
+    if layer.codes is None:
+        return layer.weight.nbytes
+    parts = (layer.codes.codes, layer.codes.scales, layer.codes.mins)
+    return sum(part.nbytes for part in parts if part is not None)
 
 
 def main() -> None:
