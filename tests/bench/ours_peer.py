@@ -60,7 +60,7 @@ def limits() -> dict[str, float]:
 
 
 def work(model: Decoder) -> dict[str, float]:
-    """What a token costs at least: FLOPs in the layers and in the output matrix, bytes read to write one text's next."""
+    """What a token costs at least: FLOPs in the layers and in the output matrix, bytes read to write the next one."""
     layers = sum(p.numel() for p in model.model.layers.parameters())
     head = model.lm_head.weight.numel()
     linear = [layer for layer in model.modules() if isinstance(layer, Linear)]
