@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from qwen_model import kernels
 from qwen_model.attention import attend
 from qwen_model.cache import Cache, CacheShape, SlotCache
 from qwen_model.config import ModelConfig
-from qwen_model.kernels import Layer
+from qwen_model.kernels import Projection
 from qwen_model.kernels.codes import Codes
 from qwen_model.layout import Layout, Padded, Plain
 from qwen_model.long_context import LongContext, Windows, ntk_bucket
@@ -51,6 +51,12 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return kernels.linear(x, self.weight, self.bias, codes=self.codes)
+
+    @property
+    def projection(self) -> Projection:
+        """As the kernels take it."""
+        held: dict[str, Any] = self._parameters  # nn.Module's attributes are slow, and a step asks hundreds of times
+        return Projection(held["weight"], held["bias"], self.codes)
 
     def train(self, mode: bool = True) -> Self:
         if mode:
@@ -85,19 +91,12 @@ class Attention(nn.Module):
         self, x: Tensor, residual: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None
     ) -> Tensor:
         rows, new, _ = x.shape
-        layers = self.q_proj, self.k_proj, self.v_proj
-        projections = [Layer(layer.weight, layer.bias, layer.codes) for layer in layers]
-        q, k, v = (out.view(rows, new, -1, self.head_dim) for out in kernels.linears(x, projections))
-        if isinstance(cache, SlotCache) and kernels.usable(x):
-            keys, values, places, lengths = cache.slots_of(self.layer)
-            q = kernels.rotate_store(q[:, 0], k[:, 0], v[:, 0], turns.flat(), keys, values, places)
-            read = kernels.attend(q, keys, values, lengths)
-        else:
-            q = kernels.rotate(q, turns.query_cos, turns.query_sin).transpose(1, 2)
-            k, v = kernels.rotate(k, turns.key_cos, turns.key_sin).transpose(1, 2), v.transpose(1, 2)
-            if cache is not None:
-                k, v = cache.update(self.layer, k, v)
-            read = attend(q, k, v, layout, window).transpose(1, 2)
+        q, k, v = (of(x).view(rows, new, -1, self.head_dim) for of in (self.q_proj, self.k_proj, self.v_proj))
+        q = kernels.rotate(q, turns.query_cos, turns.query_sin).transpose(1, 2)
+        k, v = kernels.rotate(k, turns.key_cos, turns.key_sin).transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)
+        read = attend(q, k, v, layout, window).transpose(1, 2)
         return self.o_proj(read.reshape(rows, new, -1), residual)  # type: ignore[no-any-return]
 
 
@@ -121,8 +120,17 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
+        self._layer, self._eps = layer, config.rms_norm_eps
+        a, m = self.self_attn, self.mlp
+        self._linear: tuple[Linear, ...] = a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj
 
     def forward(self, x: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None) -> Tensor:
+        if isinstance(cache, SlotCache):
+            projections = [linear.projection for linear in self._linear]
+            norms = self.input_layernorm.weight, self.post_attention_layernorm.weight
+            out = kernels.layer(x, norms, projections, self._eps, turns, cache.slots_of(self._layer))
+            if out is not None:
+                return out
         x = self.self_attn(self.input_layernorm(x), x, turns, layout, window, cache)
         return self.mlp(self.post_attention_layernorm(x), x)  # type: ignore[no-any-return]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array: TypeAlias = NDArray[Any]
 
-IMPORT_VERSION = 2
+IMPORT_VERSION = 3
 """Raised when the same file would be written differently; part of the model's fingerprint."""
 
 QUANTISATION = "gguf_quantisation"

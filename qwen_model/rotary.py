@@ -25,10 +25,6 @@ class Turns(NamedTuple):
     key_cos: Tensor
     key_sin: Tensor
 
-    def flat(self) -> Turns:
-        """The same as (R, D), where T is 1."""
-        return Turns(*(part.reshape(-1, part.shape[-1]) for part in self))
-
 
 def frequencies(head_dim: int, base: float, steps: int = _STEPS) -> Tensor:
     """Inverse frequencies (steps, D/2), float32: row b for a base multiplied by alpha_b^(D / (D - 2))."""

@@ -1,7 +1,8 @@
 """Writing a safetensors file tensor by tensor, so that memory never holds more than a piece of one.
 
 The format: the length of the header (8 bytes, little-endian), a JSON header of types, shapes and places padded with
-spaces to a multiple of 8, then the numbers. The bytes are those that the safetensors package writes.
+spaces, then the numbers. The bytes are those that the safetensors package writes, but that more spaces let the numbers
+begin with a cache line: products of weights that are mapped from a file elsewhere take a tenth longer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from math import prod
 from pathlib import Path
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1}
+
+ALIGNMENT = 64
+"""Bytes of which the place of the first number in the file is a multiple."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Outgoing]) -> None:
         start, end = end, end + tensors[name].size_bytes
         header[name] = {"dtype": tensors[name].kind, "shape": tensors[name].shape, "data_offsets": (start, end)}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:

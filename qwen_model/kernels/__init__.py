@@ -1,7 +1,7 @@
 """Decoding on the CPU: few rows against all weights. C++ where it can be used, torch otherwise.
 
-`linear`, `linears`, `swiglu` and `rms_norm` decide by themselves and fall back to torch. `rotate_store`, `attend` and
-`choose` are only for tensors of which `usable` is true; the caller has its own way for the others.
+`linear`, `swiglu`, `rms_norm` and `rotate` decide by themselves and fall back to torch. `layer` says so where it
+cannot, and `choose` is only for tensors of which `usable` is true; the caller has its own way for the others.
 
 A row's result does not depend on the rows beside it or on the number of threads, bit for bit. $HARNESS_KERNELS=off
 turns the kernels off.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import c_char_p, c_float, c_int, c_int64, c_long, c_void_p
+from ctypes import c_bool, c_char_p, c_float, c_int, c_int64, c_long, c_void_p
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -32,11 +32,10 @@ MAX_ROWS = 64
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _SIGNATURES: dict[str, list[Any]] = {
-    "linear": [c_void_p, c_long, c_long, c_void_p, c_long, c_int],
+    "linear": [c_void_p, c_long, c_long, c_void_p, c_int],
     "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_long, c_int],
-    "attend": [c_void_p] + [c_long] * 4 + [c_void_p] * 2 + [c_long] * 4 + [c_void_p, c_float, c_void_p, c_int],
+    "layer": [c_void_p, c_long, c_void_p, c_float, c_void_p, c_void_p, c_float, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
-    "rotate_store": [c_void_p] * 3 + [c_long] * 4 + [c_void_p] * 3 + [c_long] * 3 + [c_void_p, c_long, c_int],
     "gated": [c_void_p, c_void_p, c_long, c_int],
     "turn": [c_void_p] + [c_long] * 3 + [c_void_p] * 2 + [c_long, c_void_p, c_int],
     "choose": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_int],
@@ -52,7 +51,7 @@ class _Kernels:
             self.of[name] = {dtype: getattr(library, f"{name}_{suffix}") for dtype, suffix in _DTYPES.items()}
             for function in self.of[name].values():
                 function.argtypes = arguments
-                function.restype = c_int if name in ("attend", "rotate_store") else None
+                function.restype = c_bool if name == "layer" else None
         library.instruction_set.restype = c_char_p
         self.instruction_set: str = library.instruction_set().decode()
 
@@ -108,7 +107,7 @@ def _matches(x: Tensor, *weights: Tensor | None) -> bool:
     return all(w is None or (w.dtype == x.dtype and w.device == x.device and w.is_contiguous()) for w in weights)
 
 
-class Layer(NamedTuple):
+class Projection(NamedTuple):
     """A linear layer: weight (N, size), bias (N), and the codes of its weight.
 
     Codes are read in the weight's place, for few rows and while they stand for it; the results are the same bits.
@@ -125,35 +124,23 @@ def linear(
     """x weight^T + bias, then + add: x (..., size), weight (N, size), bias (N), add and result (..., N).
 
     The product is rounded to x's dtype before `add` (a residual) is added, as with two torch operations. `codes` as in
-    `Layer`.
+    `Projection`.
     """
-    (out,) = linears(x, [Layer(weight, bias, codes)], add)
-    return out
-
-
-def linears(x: Tensor, layers: Sequence[Layer], add: Tensor | None = None) -> list[Tensor]:
-    """Several linear layers of the same x in one go; `add` is added to each."""
-    size = x.shape[-1]
-    fits = usable(x) and all(
-        w.shape[-1] == size and (b is None or b.shape[0] == w.shape[0]) and _matches(x, w, b) for w, b, _ in layers
-    )
+    size, outputs = x.shape[-1], weight.shape[0]
+    fits = usable(x) and weight.shape[-1] == size and (bias is None or bias.shape[0] == outputs)
     if fits and add is not None:
-        fits = add.dtype == x.dtype and all(add.shape == (*x.shape[:-1], layer.weight.shape[0]) for layer in layers)
-    if not fits:
-        outs = [wide.linear(x, weight, bias) for weight, bias, _ in layers]
+        fits = add.dtype == x.dtype and add.shape == (*x.shape[:-1], outputs)
+    if not fits or not _matches(x, weight, bias):
+        out = wide.linear(x, weight, bias)
         if add is None:
-            return outs
-        return [out + add if torch.is_grad_enabled() else out.add_(add) for out in outs]
+            return out
+        return out + add if torch.is_grad_enabled() else out.add_(add)
     x = x.contiguous()
     add = add if add is None else add.contiguous()
-    outs, products = [], []
-    for weight, bias, codes in layers:
-        out = x.new_empty(*x.shape[:-1], weight.shape[0])
-        outs.append(out)
-        products += [*_read(weight, codes), _pointer(bias), _pointer(add), out.data_ptr(), weight.shape[0]]
-    packed = (c_int64 * len(products))(*products)
-    _call("linear", x.dtype, x.data_ptr(), x.numel() // size, size, packed, len(layers))
-    return outs
+    out = x.new_empty(*x.shape[:-1], outputs)
+    packed = (c_int64 * 9)(*_read(weight, codes), _pointer(bias), _pointer(add), out.data_ptr(), outputs)
+    _call("linear", x.dtype, x.data_ptr(), x.numel() // size, size, packed)
+    return out
 
 
 def _pointer(tensor: Tensor | None) -> int:
@@ -207,69 +194,55 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def _check_cache(x: Tensor, keys: Tensor, values: Tensor) -> None:
-    rows, dim = x.shape[0], x.shape[-1]
+def layer(
+    x: Tensor,
+    norms: Sequence[Tensor],
+    projections: Sequence[Projection],
+    eps: float,
+    turns: Sequence[Tensor],
+    slots: Sequence[Tensor],
+) -> Tensor | None:
+    """One new token per row, x (R, 1, size), through a layer of the decoder; None where the kernels cannot.
+
+    `norms` are those before attention and before the gate; `projections` query, key, value, output, gate, up, down;
+    `turns` cosine and sine of queries, cosine and sine of keys, (R, 1, D) float32 each, for the half-split rotation;
+    `slots` keys and values (at least R, K, capacity, D), strided, and (R,) int64 each: the position at which a row's
+    own key is put, and how many positions, from 0 on and in whatever order, it then reads. Scores, softmax and sums are
+    float32. Raises ValueError for what does not fit together.
+    """
+    keys, values, places, lengths = slots
+    matrices, biases = [p.weight for p in projections], [p.bias for p in projections[:4]]
+    if not (usable(x) and _matches(x, *norms, *matrices, *biases)):
+        return None
+    rows, hidden, kv_heads, dim = x.shape[0], x.shape[-1], keys.shape[1], keys.shape[-1]
+    queries, read, inner = matrices[0].shape[0], kv_heads * dim, matrices[4].shape[0]
+    outputs = queries, read, read, hidden, inner, inner, hidden
+    inputs = hidden, hidden, hidden, queries, hidden, hidden, inner
+    wanted = [(x, (rows, 1, hidden)), *((norm, (hidden,)) for norm in norms)]
+    wanted += zip(matrices, zip(outputs, inputs, strict=True), strict=True)
+    wanted += [(bias, (size,)) for bias, size in zip(biases, outputs, strict=False) if bias is not None]
+    wanted += [(turn, (rows, 1, dim)) for turn in turns] + [(places, (rows,)), (lengths, (rows,))]
+    for tensor, shape in wanted:
+        if tensor.shape != shape:
+            raise ValueError(f"a tensor of {tuple(tensor.shape)} stands where one of {shape} is wanted")
+    if queries % read or dim % 2:
+        raise ValueError(f"{queries} query outputs, {kv_heads} key-value heads of {dim} do not fit together")
     same = keys.shape == values.shape and keys.stride() == values.stride() and keys.dtype == values.dtype == x.dtype
-    if not (same and keys.stride(-1) == 1 and keys.shape[-1] == dim and keys.shape[0] >= rows):
-        raise ValueError(f"a cache of {tuple(keys.shape)}, {keys.dtype} does not fit {tuple(x.shape)}, {x.dtype}")
-
-
-def rotate_store(
-    q: Tensor, k: Tensor, v: Tensor, turns: Sequence[Tensor], keys: Tensor, values: Tensor, places: Tensor
-) -> Tensor:
-    """Turn q and k by their angles (half-split rotation, in float32) and store k and v; returns the turned q (R, H, D).
-
-    q (R, H, D); k, v (R, K, D); `turns` are cosine and sine of queries, cosine and sine of keys, (R, D) float32 each;
-    keys, values (at least R, K, capacity, D), of which row r is written at position `places[r]` (int64).
-    """
-    rows, heads, dim = q.shape
-    _check_cache(q, keys, values)
-    if not (k.shape == v.shape == (rows, keys.shape[1], dim) and dim % 2 == 0):
-        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} differ")
-    if any(turn.shape != (rows, dim) or turn.dtype != torch.float32 for turn in turns) or len(turns) != 4:
-        raise ValueError(f"four turns of ({rows}, {dim}), float32, are wanted")
-    if k.dtype != q.dtype or v.dtype != q.dtype:
-        raise ValueError("q, k and v are of one dtype")
-    q, k, v = q.clone(memory_format=torch.contiguous_format), k.contiguous(), v.contiguous()
-    turns = [turn.contiguous() for turn in turns]
-    packed = (c_int64 * 4)(*(turn.data_ptr() for turn in turns))
-    strides = keys.stride()[:3]
-    sizes = rows, heads, keys.shape[1], dim
-    pointers = packed, keys.data_ptr(), values.data_ptr()
-    ends = _indices(places, rows)
-    tensors = q.data_ptr(), k.data_ptr(), v.data_ptr()
-    wrong = _call("rotate_store", q.dtype, *tensors, *sizes, *pointers, *strides, ends.data_ptr(), keys.shape[2])
-    if wrong:
-        raise ValueError(f"places must lie within 0..{keys.shape[2] - 1}: {places.tolist()}")
-    return q
-
-
-def attend(q: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, scale: float | None = None) -> Tensor:
-    """softmax(q k^T * scale) v with one query per row and grouped heads; scale defaults to 1 / sqrt(D).
-
-    q (R, H, D); keys, values (at least R, K, capacity, D), strided, of which row r reads the first `lengths[r]`
-    (int64, at least 1) positions, in whatever order they lie; the result is (R, H, D). Scores, softmax and sums are
-    float32.
-    """
-    rows, heads, dim = q.shape
-    _check_cache(q, keys, values)
-    if heads % keys.shape[1]:
-        raise ValueError(f"{heads} query heads do not divide into {keys.shape[1]} key-value heads")
-    q, ends = q.contiguous(), _indices(lengths, rows)
-    out = torch.empty_like(q)
-    sizes = rows, heads, keys.shape[1], dim
-    pointers = keys.data_ptr(), values.data_ptr()
-    factor = dim**-0.5 if scale is None else scale
-    rest = ends.data_ptr(), factor, out.data_ptr()
-    if _call("attend", q.dtype, q.data_ptr(), *sizes, *pointers, *keys.stride()[:3], keys.shape[2], *rest):
-        raise ValueError(f"lengths must lie within 1..{keys.shape[2]}: {lengths.tolist()}")
+    if not (same and keys.stride(-1) == 1 and keys.shape[0] >= rows):
+        raise ValueError(f"a cache of {tuple(keys.shape)}, {keys.dtype} does not fit {rows} rows of {x.dtype}")
+    if any(turn.dtype != torch.float32 for turn in turns) or {places.dtype, lengths.dtype} != {torch.int64}:
+        raise ValueError("turns are float32, places and lengths int64")
+    out, turns = x.clone(memory_format=torch.contiguous_format), [turn.contiguous() for turn in turns]
+    places, lengths = places.contiguous(), lengths.contiguous()
+    pointers = [number for projection in projections for number in _read(projection.weight, projection.codes)]
+    pointers += [_pointer(tensor) for tensor in (*biases, *norms)]
+    packed = (c_int64 * 46)(*pointers, hidden, inner, queries // dim, kv_heads, dim)
+    packed_turns = (c_int64 * 4)(*(turn.data_ptr() for turn in turns))
+    cache_places = *keys.stride()[:3], keys.shape[2], places.data_ptr(), lengths.data_ptr()
+    packed_slots = (c_int64 * 8)(keys.data_ptr(), values.data_ptr(), *cache_places)
+    if not _call("layer", x.dtype, out.data_ptr(), rows, packed, eps, packed_turns, packed_slots, dim**-0.5):
+        raise ValueError(f"places {places.tolist()} or lengths {lengths.tolist()} are outside 0..{keys.shape[2]}")
     return out
-
-
-def _indices(of: Tensor, rows: int) -> Tensor:
-    if of.dtype != torch.int64 or of.shape != (rows,):
-        raise ValueError(f"one int64 per row is wanted, not {tuple(of.shape)}, {of.dtype}")
-    return of.contiguous()
 
 
 def choose(logits: Tensor) -> tuple[Tensor, Tensor]:

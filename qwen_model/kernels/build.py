@@ -17,7 +17,6 @@ import torch
 from qwen_model.download import cache_dir
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-_HEADER = SOURCE.with_name("dot.h")
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-pthread", "-fopenmp")
 _DIGEST = hashlib.sha256().digest_size
 
@@ -53,7 +52,8 @@ def _fingerprint(compiler: str, flags: Sequence[str]) -> str:
     wanted = ("model name", "flags", "CPU implementer", "CPU part", "Features")
     first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     processor = [line for line in first if line.startswith(wanted)]
-    parts = [SOURCE.read_text(), _HEADER.read_text(), *flags, *_torch_openmp(), compiler, version, *processor]
+    sources = [file.read_text() for file in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    parts = [*sources, *flags, *_torch_openmp(), compiler, version, *processor]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

@@ -75,9 +75,27 @@ inline Floats load_floats(const int8_t* at) {
 }
 template <class T> Floats rounded(Floats value);
 template <> inline Floats rounded<float>(Floats value) { return value; }
-template <> inline Floats rounded<bf16>(Floats value) {  // as narrow does, of what is finite
-    Words bits = (Words)value;
-    return (Floats)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+template <> inline Floats rounded<bf16>(Floats value) {  // as narrow does
+    Words bits = (Words)value, nan = (Words)(value != value);
+    return (Floats)(((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000 & ~nan) | (nan & 0x7fc00000));
+}
+inline void store_rounded(float* at, Floats value) { store_floats(at, value); }
+inline void store_rounded(bf16* at, Floats value) {
+    Halves halves = __builtin_convertvector((Words)rounded<bf16>(value) >> 16, Halves);
+    memcpy(at, &halves, sizeof halves);
+}
+// The same of the first `count` numbers, where there are fewer than LANES.
+template <class T> inline Floats load_floats(const T* at, long count) {
+    if (count >= LANES) return load_floats(at);
+    T padded[LANES] = {};
+    memcpy(padded, at, count * sizeof(T));
+    return load_floats(padded);
+}
+template <class T> inline void store_rounded(T* at, Floats value, long count) {
+    if (count >= LANES) return store_rounded(at, value);
+    T padded[LANES];
+    store_rounded(padded, value);
+    memcpy(at, padded, count * sizeof(T));
 }
 inline Floats multiply_add(Floats a, Floats b, Floats sum) {
 #if defined(__AVX512F__)
@@ -144,18 +162,16 @@ struct Weight {
 
 // TILE_WEIGHTS rows, of which one that does not exist is computed from the last one and not used.
 template <class T> struct Numbers {
-    const T *rows[TILE_WEIGHTS], *ahead;  // `ahead`: a row that is needed soon
-    long size;
-
+    const T* rows[TILE_WEIGHTS];
+    static constexpr long step_bytes = Dot<T>::step * sizeof(T);
     typename Dot<T>::Vector load(int n, long k) const { return Dot<T>::load(rows[n] + k); }
     typename Dot<T>::Vector load(int n, long k, long count) const { return load_part(rows[n] + k, count); }
-    void fetch(long n, long k) const { __builtin_prefetch(ahead + n * size + k, 0, 2); }
 };
 template <class T, bool MINS> struct Codes {
-    const int8_t *rows[TILE_WEIGHTS], *ahead;
+    const int8_t* rows[TILE_WEIGHTS];
     const float *scales[TILE_WEIGHTS], *mins[TILE_WEIGHTS];
-    long size;
     int shift;  // the group's logarithm
+    static constexpr long step_bytes = Dot<T>::step;
 
     typename Dot<T>::Vector load(int n, long k) const {
         return Dot<T>::take([=, this](long i) {
@@ -164,51 +180,54 @@ template <class T, bool MINS> struct Codes {
         });
     }
     typename Dot<T>::Vector load(int n, long k, long) const { return load(n, k); }  // there are no part steps
-    void fetch(long n, long k) const { __builtin_prefetch(ahead + n * size + k, 0, 2); }
 };
 
-// out[m][n] = x[m] . w[n] for ROWS rows of x and four of weights, fetching `fetch_rows` of what is needed soon.
+// out[m][n] = x[m] . w[n] for ROWS rows of x and four of weights. What is needed soon begins at `ahead`; of it `fetches`
+// times as much is fetched as one row of weights has.
 template <class T, int ROWS, class Source>
-void dot_tile(const T* x, long x_stride, const Source& w, long size, float* out, long out_stride, long fetch,
-              int fetch_rows) {
+void dot_tile(const T* x, long x_stride, const Source& w, long size, float* out, long out_stride, const char* ahead,
+              int fetches) {
     typedef Dot<T> D;
     Floats sums[ROWS][TILE_WEIGHTS] = {};
+    typename D::Vector weights[TILE_WEIGHTS];
+    auto add = [&](const auto& load) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+        for (int m = 0; m < ROWS; m++) {
+            typename D::Vector row = load(x + m * x_stride);
+#pragma GCC unroll 8
+            for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
+        }
+    };
+    if (ROWS == 1) fetches = TILE_WEIGHTS;  // no other tile shares the fetching: a loop that unrolls
     long k = 0;
     for (; k + D::step <= size; k += D::step) {
-        typename D::Vector weights[TILE_WEIGHTS];
+#pragma GCC unroll 8
         for (int n = 0; n < TILE_WEIGHTS; n++) weights[n] = w.load(n, k);
-        if (ROWS == 1)  // no other tile shares the fetching: a loop that unrolls
-            for (int n = 0; n < TILE_WEIGHTS; n++) w.fetch(n, k);
-        else
-            for (int n = 0; n < fetch_rows; n++) w.fetch(fetch + n, k);
-        for (int m = 0; m < ROWS; m++) {
-            typename D::Vector row = D::load(x + m * x_stride + k);
-            for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
-        }
+        for (int i = 0; i < fetches; i++, ahead += Source::step_bytes) __builtin_prefetch(ahead, 0, 2);
+        add([=](const T* row) { return D::load(row + k); });
     }
     if (k < size) {
-        typename D::Vector weights[TILE_WEIGHTS];
+#pragma GCC unroll 8
         for (int n = 0; n < TILE_WEIGHTS; n++) weights[n] = w.load(n, k, size - k);
-        for (int m = 0; m < ROWS; m++) {
-            typename D::Vector row = load_part(x + m * x_stride + k, size - k);
-            for (int n = 0; n < TILE_WEIGHTS; n++) sums[m][n] = D::add(weights[n], row, sums[m][n]);
-        }
+        add([=](const T* row) { return load_part(row + k, size - k); });
     }
+#pragma GCC unroll 8
     for (int m = 0; m < ROWS; m++) close_sums(sums[m], out + m * out_stride);
 }
 
-// The same for any number of rows, in tiles as equal as can be, which share the fetching of what is needed soon.
+// The same for any number of rows, in tiles as equal as can be, which share the fetching of four rows from `ahead` on.
 template <class T>
-void dot_rows(const T* x, long x_stride, long rows, const Numbers<T>& w, long size, float* out, long out_stride) {
+void dot_rows(const T* x, long x_stride, long rows, const Numbers<T>& w, long size, float* out, long out_stride,
+              const T* ahead) {
     typedef Numbers<T> N;
     static constexpr decltype(&dot_tile<T, 1, N>) tile_of[] = {dot_tile<T, 1, N>, dot_tile<T, 2, N>, dot_tile<T, 3, N>,
                                                               dot_tile<T, 4, N>, dot_tile<T, 5, N>, dot_tile<T, 6, N>};
     long tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     for (long tile = 0, m = 0; tile < tiles; tile++) {
         long count = (rows - m + tiles - tile - 1) / (tiles - tile);
-        long fetch = TILE_WEIGHTS * tile / tiles, fetch_end = TILE_WEIGHTS * (tile + 1) / tiles;
-        tile_of[count - 1](x + m * x_stride, x_stride, w, size, out + m * out_stride, out_stride, fetch,
-                           fetch_end - fetch);
+        long fetched = TILE_WEIGHTS * tile / tiles, fetches = TILE_WEIGHTS * (tile + 1) / tiles - fetched;
+        tile_of[count - 1](x + m * x_stride, x_stride, w, size, out + m * out_stride, out_stride,
+                           (const char*)(ahead + fetched * size), fetches);
         m += count;
     }
 }
@@ -221,19 +240,18 @@ void dot_codes(const T* x, long rows, const Weight& weight, long size, const Row
     static constexpr decltype(&dot_tile<T, 1, C>) tile_of[] = {dot_tile<T, 1, C>, dot_tile<T, 2, C>, dot_tile<T, 3, C>,
                                                               dot_tile<T, 4, C>};
     C w;
-    w.size = size, w.shift = __builtin_ctzl(weight.group);
+    w.shift = __builtin_ctzl(weight.group);
     long groups = size >> w.shift;
     for (long i = 0; i < TILE_WEIGHTS; i++) {
         w.rows[i] = weight.codes + row_of(i) * size;
         w.scales[i] = weight.scales + row_of(i) * groups;
         if (MINS) w.mins[i] = weight.mins + row_of(i) * groups;
     }
-    w.ahead = w.rows[0] + ahead * size;
     for (long i = 0; i < TILE_WEIGHTS * groups; i += 16) {  // a cache line holds 16 of them
         __builtin_prefetch(w.scales[0] + ahead * groups + i, 0, 2);
         if (MINS) __builtin_prefetch(w.mins[0] + ahead * groups + i, 0, 2);
     }
-    tile_of[rows - 1](x, size, w, size, out, out_stride, 0, TILE_WEIGHTS);
+    tile_of[rows - 1](x, size, w, size, out, out_stride, (const char*)(w.rows[0] + ahead * size), TILE_WEIGHTS);
 }
 
 // Rows `first`.. of one weight, BLOCK at most (the rest is zero), against all of x.
@@ -252,8 +270,7 @@ void dot_block(const T* x, long rows, long size, const Weight& weight, long firs
         }
         Numbers<T> w;
         for (long i = 0; i < TILE_WEIGHTS; i++) w.rows[i] = (const T*)weight.numbers + row_of(i) * size;
-        w.size = size, w.ahead = w.rows[0] + ahead * size;
-        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK);
+        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK, w.rows[0] + ahead * size);
     }
 }
 

@@ -71,11 +71,9 @@ def writing(model: Any, rows: int, steps: int) -> dict[str, float]:
             written.step([5] * rows)
             whole = time.perf_counter() - start
         if step >= 3:
-            linear = own.seconds["linear"] + own.seconds["swiglu"]
-            rest = sum(own.seconds.values()) - linear
-            taken["weights (kernels)"].append(linear)
-            taken["attention, norms, rotation (kernels)"].append(rest)
-            taken["Python and torch"].append(whole - linear - rest)
+            taken["layers (kernels)"].append(own.seconds["layer"])
+            taken["output head (kernel)"].append(own.seconds["linear"])
+            taken["norm, Python and torch"].append(whole - own.seconds["layer"] - own.seconds["linear"])
     return {name: 1000 * statistics.median(values) for name, values in taken.items()}
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_model import kernels
-from qwen_model.kernels import Layer, build
+from qwen_model.kernels import Projection, build
 from qwen_model.kernels.codes import Codes, expand
 
 if kernels.unavailable():
@@ -88,17 +88,6 @@ def test_linear_of_any_shape(dtype, rows, size, outputs):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_several_layers_at_once_equal_one_by_one(variant, dtype):
-    x = random(3, 1, 96, dtype=dtype)
-    layers = [
-        Layer(random(n, 96, dtype=dtype, seed=n), None if n == 5 else random(n, dtype=dtype)) for n in (50, 5, 16)
-    ]
-    for out, (weight, bias, _) in zip(kernels.linears(x, layers), layers, strict=True):
-        assert out.shape == (3, 1, weight.shape[0])
-        assert torch.equal(out, kernels.linear(x, weight, bias))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "size", "outputs"), [(1, 896, 200), (17, 50, 37), (64, 33, 16)])
 def test_swiglu(variant, dtype, rows, size, outputs):
     x = random(rows, size, dtype=dtype)
@@ -139,9 +128,6 @@ def test_codes_give_the_bits_that_their_weight_gives(variant, dtype, group, with
         plain = kernels.swiglu(few, weight, up)
         for read in ((codes, up_codes), (None, up_codes), (codes, None)):
             assert torch.equal(kernels.swiglu(few, weight, up, read), plain)
-        both = kernels.linears(few, [Layer(weight, bias, codes), Layer(up), Layer(up, None, up_codes)])
-        expected = kernels.linears(few, [Layer(weight, bias), Layer(up), Layer(up)])
-        assert all(torch.equal(one, other) for one, other in zip(both, expected, strict=True))
 
 
 def test_codes_are_what_is_read_while_the_weight_is_unchanged(variant):
@@ -216,58 +202,136 @@ def test_many_rows_of_a_gate(variant, dtype):
     torch.testing.assert_close(ours, few, **near)
 
 
+class OneLayer:
+    """A layer of random weights and a cache that is filled up to each row's new token, with NaN behind it."""
+
+    def __init__(self, dtype, heads, kv_heads, dim, lengths, hidden=48, inner=72):
+        self.dtype, self.heads, self.kv_heads, self.dim = dtype, heads, kv_heads, dim
+        queries, read = heads * dim, kv_heads * dim
+        shapes = [(queries, hidden), (read, hidden), (read, hidden), (hidden, queries)]
+        shapes += [(inner, hidden), (inner, hidden), (hidden, inner)]
+        self.projections = [
+            # scores far from equal, so that a wrong key shows
+            Projection(random(*shape, dtype=dtype, seed=i) * (2 if i < 2 else 1) * shape[1] ** -0.5)
+            for i, shape in enumerate(shapes)
+        ]
+        for i in range(3):
+            self.projections[i] = self.projections[i]._replace(bias=random(shapes[i][0], dtype=dtype, seed=20 + i))
+        self.norms = [1 + random(hidden, dtype=dtype, seed=30 + i) / 4 for i in range(2)]
+        rows, capacity = len(lengths), max(lengths) + 3
+        self.x = random(rows, 1, hidden, dtype=dtype, seed=40)
+        angles = random(rows, 1, dim // 2, dtype=torch.float32, seed=41).repeat(1, 1, 2)
+        self.turns = [1.5 * angles.cos(), 1.5 * angles.sin(), angles.cos(), angles.sin()]
+        # a cache with more rows and room than are used, its strides not the plain ones
+        cache = random(2, rows + 1, capacity, kv_heads, dim, dtype=dtype, seed=42).transpose(2, 3)
+        self.keys, self.values = cache[0], cache[1]
+        self.lengths = torch.tensor(lengths)
+        for row, length in enumerate(lengths):
+            cache[:, row, :, length - 1 :] = float("nan")
+
+    def run(self, rows=None, lengths=None, places=None):
+        lengths = self.lengths if lengths is None else lengths
+        keys, values = self.keys.clone(), self.values.clone()
+        places = lengths - 1 if places is None else places
+        count = len(lengths) if rows is None else rows
+        turns = [turn[:count] for turn in self.turns]
+        slots = keys, values, places[:count], lengths[:count]
+        return kernels.layer(self.x[:count], self.norms, self.projections, 1e-6, turns, slots), keys, values
+
+    def exact(self):
+        """The same in float64, rounded nowhere."""
+        x, keys, values = self.x.double()[:, 0], self.keys.double(), self.values.double()
+        weights = [(p.weight.double(), 0 if p.bias is None else p.bias.double()) for p in self.projections]
+        norms = [norm.double() for norm in self.norms]
+
+        def normed(x, weight):
+            return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+        def times(x, i):
+            return x @ weights[i][0].T + weights[i][1]
+
+        def turned(x, cos, sin):
+            low, high = x.chunk(2, -1)
+            return x * cos.double() + torch.cat((-high, low), -1) * sin.double()
+
+        first = normed(x, norms[0])
+        q, k, v = (times(first, i).view(len(x), -1, self.dim) for i in range(3))
+        q, k = turned(q, *self.turns[:2]), turned(k, *self.turns[2:])
+        read = torch.empty(len(x), self.heads, self.dim, dtype=torch.float64)
+        for row, length in enumerate(self.lengths.tolist()):
+            keys[row, :, length - 1], values[row, :, length - 1] = k[row], v[row]
+            own_keys, own_values = (
+                t[row, :, :length].repeat_interleave(self.heads // self.kv_heads, 0) for t in (keys, values)
+            )
+            scores = (own_keys @ q[row][..., None]).squeeze(-1) * self.dim**-0.5
+            read[row] = (torch.softmax(scores, -1)[..., None] * own_values).sum(1)
+        x = x + times(read.flatten(1), 3)
+        second = normed(x, norms[1])
+        return (x + times(F.silu(times(second, 4)) * times(second, 5), 6))[:, None], keys, values
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim", "lengths"),
     [(14, 2, 64, [1, 2, 700]), (4, 4, 128, [256, 257]), (6, 1, 40, [33]), (5, 5, 6, [9, 1]), (32, 2, 16, [2000])],
 )
-def test_attend(variant, dtype, heads, kv_heads, dim, lengths):
-    rows, capacity = len(lengths), max(lengths) + 3
-    # a layer of a cache with more rows and room than are used, its strides not the plain ones
-    cache = random(2, rows + 1, capacity, kv_heads, dim, dtype=dtype).transpose(2, 3)
-    keys, values = cache[0], cache[1]
-    for row, length in enumerate(lengths):
-        cache[:, row, :, length:] = float("nan")
-    q = random(rows, heads, dim, dtype=dtype, seed=1)
-    out = kernels.attend(q, keys, values, torch.tensor(lengths))
-    for row, length in enumerate(lengths):
-        k, v = (t[row, :, :length].double().repeat_interleave(heads // kv_heads, 0) for t in (keys, values))
-        weights = torch.softmax(k @ q[row].double()[..., None] * dim**-0.5, dim=1)
-        exact, size = ((weights * v).sum(1), (weights * v.abs()).sum(1))
-        assert ((out[row] - exact).abs() <= ROUNDING[dtype] * exact.abs() + 1e-5 * size).all()
+def test_layer(variant, dtype, heads, kv_heads, dim, lengths):
+    of = OneLayer(dtype, heads, kv_heads, dim, lengths)
+    before = of.x.clone()
+    exact = of.exact()
+    for ours, wanted in zip(of.run(), exact, strict=True):
+        near = 2e-5 if dtype == torch.float32 else 0.06
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.double(), wanted, atol=near, rtol=near, equal_nan=True)
+    assert torch.equal(of.x, before)
 
 
-def test_attend_reads_keys_in_any_order():
+def test_layer_reads_keys_in_any_order():
     """A window kept as a ring needs no mask."""
-    keys, values = random(2, 1, 2, 100, 64, dtype=torch.float32)
-    q, lengths, order = random(1, 6, 64, dtype=torch.float32, seed=1), torch.tensor([100]), torch.randperm(100)
-    plain = kernels.attend(q, keys, values, lengths)
-    turned = kernels.attend(q, keys[:, :, order], values[:, :, order], lengths)
+    of = OneLayer(torch.float32, 6, 2, 64, [100])
+    plain, *_ = of.run()
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    of.keys[:, :, :100], of.values[:, :, :100] = of.keys[:, :, order], of.values[:, :, order]
+    turned, *_ = of.run(places=(order == 99).nonzero()[0])
     torch.testing.assert_close(turned, plain, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rotate_store(variant, dtype):
-    rows, heads, kv_heads, dim = 3, 6, 2, 20
-    q, k, v = (random(rows, n, dim, dtype=dtype, seed=n) for n in (heads, kv_heads, kv_heads))
-    angles = random(rows, dim // 2, dtype=torch.float32, seed=9).repeat(1, 2)
-    turns = 1.5 * angles.cos(), 1.5 * angles.sin(), angles.cos(), angles.sin()
-    cache = torch.zeros(2, rows + 1, kv_heads, 8, dim, dtype=dtype)
-    places, before = torch.tensor([0, 7, 3]), q.clone()
-    out = kernels.rotate_store(q, k, v, turns, cache[0], cache[1], places)
-    assert torch.equal(q, before)
+def test_layer_leaves_what_it_cannot_do():
+    of = OneLayer(torch.float32, 4, 2, 16, [5, 9])
+    of.projections[5] = of.projections[5]._replace(weight=of.projections[5].weight.T.contiguous().T)
+    assert of.run()[0] is None
+    with torch.enable_grad():
+        assert OneLayer(torch.float32, 4, 2, 16, [5]).run()[0] is None
 
-    def turned(x, cos, sin):
-        low, high = x.float().chunk(2, -1)
-        return (x.float() * cos[:, None] + torch.cat((-high, low), -1) * sin[:, None]).to(dtype)
 
-    close = {"rtol": 2 * ROUNDING[dtype], "atol": 1e-6 if dtype == torch.float32 else 1e-2}
-    torch.testing.assert_close(out, turned(q, *turns[:2]), **close)
-    stored = cache[:, torch.arange(rows), :, places]
-    torch.testing.assert_close(stored[:, 0], turned(k, *turns[2:]), **close)
-    assert torch.equal(stored[:, 1], v)
-    cache[:, torch.arange(rows), :, places] = 0
-    assert not cache.any()
+def test_layer_refuses_what_does_not_fit():
+    def check(match, **change):
+        of = OneLayer(torch.float32, 4, 2, 16, [5, 9])
+        lengths, places = change.pop("lengths", None), change.pop("places", None)
+        for name, value in change.items():
+            setattr(of, name, value(of))
+        with pytest.raises(ValueError, match=match):
+            of.run(lengths=lengths, places=places)
+
+    check("outside", places=torch.tensor([0, 12]))
+    check("outside", places=torch.tensor([-1, 0]))
+    check("outside", lengths=torch.tensor([5, 13]))
+    check("outside", lengths=torch.tensor([0, 9]), places=torch.tensor([0, 0]))
+    check("does not fit", keys=lambda of: of.keys.bfloat16())
+    check("does not fit", values=lambda of: of.values[:, :, :-1])
+    check("does not fit", keys=lambda of: of.keys[:1], values=lambda of: of.values[:1])
+    check("float32", turns=lambda of: [turn.double() for turn in of.turns])
+    check("is wanted", turns=lambda of: [turn[:, :, :8] for turn in of.turns])
+    check("is wanted", norms=lambda of: [of.norms[0][:-1], of.norms[1]])
+    check("is wanted", projections=lambda of: [*of.projections[:6], of.projections[0]])
+    check("do not fit together", projections=lambda of: widened(of.projections, 24))
+
+
+def widened(projections, queries):
+    """With that many outputs of the query projection."""
+    q, k, v, o, *rest = projections
+    q = Projection(torch.zeros(queries, q.weight.shape[1]), torch.zeros(queries))
+    return [q, k, v, Projection(torch.zeros(o.weight.shape[0], queries)), *rest]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -290,10 +354,8 @@ def test_a_row_depends_neither_on_its_batch_nor_on_threads(variant, dtype, threa
     before = torch.get_num_threads()
     weight, gate, up = (random(100, 333, dtype=dtype, seed=seed) for seed in range(3))
     x = random(64, 333, dtype=dtype, seed=4)
-    keys, values, q = (random(64, n, m, 64, dtype=dtype, seed=m) for n, m in ((2, 600), (2, 600), (14, 1)))
-    lengths = torch.randint(1, 600, (64,))
-    results = [kernels.linear(x, weight), kernels.swiglu(x, gate, up), kernels.rms_norm(x, x[0], 1e-6)]
-    results.append(kernels.attend(q[:, :, 0], keys, values, lengths))
+    of = OneLayer(dtype, 14, 2, 64, torch.randint(1, 600, (64,), generator=torch.Generator().manual_seed(0)).tolist())
+    results = [kernels.linear(x, weight), kernels.swiglu(x, gate, up), kernels.rms_norm(x, x[0], 1e-6), of.run()[0]]
     torch.set_num_threads(threads)
     try:
         for count in (1, 2, 5, 6, 7, 16, 31):
@@ -301,7 +363,7 @@ def test_a_row_depends_neither_on_its_batch_nor_on_threads(variant, dtype, threa
                 kernels.linear(x[:count], weight),
                 kernels.swiglu(x[:count], gate, up),
                 kernels.rms_norm(x[:count], x[0], 1e-6),
-                kernels.attend(q[:count, :, 0], keys, values, lengths[:count]),
+                of.run(count)[0],
             ]
             for part, whole in zip(few, results, strict=True):
                 assert torch.equal(part, whole[:count])
@@ -313,13 +375,13 @@ def test_a_row_depends_neither_on_its_batch_nor_on_threads(variant, dtype, threa
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_shows_in_its_own_row_only(variant, dtype, bad):
     x, weight = random(3, 70, dtype=dtype), random(20, 70, dtype=dtype, seed=1)
-    keys, q = random(3, 1, 9, 16, dtype=dtype), random(3, 2, 16, dtype=dtype)
-    x[1, 69], q[1, 0, 0] = bad, bad
+    of = OneLayer(dtype, 2, 1, 16, [9, 9, 9])
+    x[1, 69], of.x[1, 0, 3] = bad, bad
     outs = [
         kernels.linear(x, weight),
         kernels.swiglu(x, weight, weight),
         kernels.rms_norm(x, x[0], 1e-6),
-        kernels.attend(q, keys, keys, torch.tensor([9, 9, 9])),
+        of.run()[0],
     ]
     for out in outs:
         assert out[0].isfinite().all() and out[2].isfinite().all()
@@ -350,17 +412,6 @@ def test_torch_takes_what_the_kernels_do_not(monkeypatch):
         assert parameter.grad is not None
     with pytest.raises(RuntimeError):
         kernels.linear(few, random(4, 9, dtype=torch.float32))
-
-
-def test_places_outside_the_cache_are_refused():
-    q, cache = random(1, 2, 4, dtype=torch.float32), random(1, 2, 5, 4, dtype=torch.float32)
-    for length in (0, 6):
-        with pytest.raises(ValueError, match=r"within 1\.\.5"):
-            kernels.attend(q, cache, cache, torch.tensor([length]))
-    with pytest.raises(ValueError, match=r"within 0\.\.4"):
-        kernels.rotate_store(q, q, q, [q[:, 0]] * 4, cache, cache.clone(), torch.tensor([5]))
-    with pytest.raises(ValueError, match="does not fit"):
-        kernels.attend(q.bfloat16(), cache, cache, torch.tensor([1]))
 
 
 def test_several_threads_may_call_at_once_and_a_child_process_too():
