@@ -1,10 +1,8 @@
 """One `attend` for every layout, window and machine.
 
-`sdpa`: torch's attention, with a mask where the layout needs one. `banded`: the same over blocks of queries, each with
-only the keys that its window reaches, so time and memory grow with T x window. `merged`: the same without a mask on
-the keys that a whole block reads, put together by the sums of exponentials; for inference on the CPU. `flex`:
-FlexAttention, which skips the same blocks inside one kernel; the default for windows on CUDA. All give the same numbers
-up to rounding.
+`kernels`: C++, for inference on the CPU. `sdpa`: torch's attention, with a mask where the layout needs one. `banded`:
+the same over blocks of queries, each with only the keys that its window reaches. `flex`: FlexAttention, the default for
+windows on CUDA. Time and memory of all but `sdpa` grow with T x window, and all give the same numbers up to rounding.
 
 R rows, H query heads, K key-value heads, T new tokens, S keys, D head dim.
 """
@@ -18,16 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwen_model import kernels
 from qwen_model.layout import Layout, band
 
-Backend = Literal["sdpa", "banded", "merged", "flex"]
+Backend = Literal["kernels", "sdpa", "banded", "flex"]
 
 _BLOCK = 256
 """Queries per block: larger ones compute more scores outside the band, smaller ones feed the matrix products less."""
-_MERGED_BLOCK = 128
-_MERGED_LEAST = 2 * _MERGED_BLOCK
-_MERGED_AT_ONCE = 8
-"""Blocks computed together: enough to share among the processors, few enough that the pieces stay small."""
 
 
 def attend(
@@ -40,17 +35,19 @@ def attend(
     first = layout.first_key(window)
     if first:
         k, v = k[:, :, first:], v[:, :, first:]
+    offset, mask = (layout.past or 0) - first, layout.mask(window) if layout.past is None else None
+    if backend == "kernels" or (backend is None and q.shape[2] > 1):
+        out = kernels.attend(q, k, v, offset=offset, window=window, mask=mask)
+        if out is not None:
+            return out
+        if backend is not None:
+            raise ValueError(f"kernels: not for {q.dtype} on {q.device.type}, or with gradients")
     backend = backend or _choose(q, k, layout, window)
     if backend == "sdpa":
         return _sdpa(q, k, v, layout.mask(window), causal=layout.past == 0 and q.shape[2] > 1)
     if layout.past is None:
         raise ValueError(f"{backend}: only for unbroken texts; packed or padded rows take sdpa")
-    if backend == "merged" and (window is None or window < _MERGED_LEAST):
-        raise ValueError(f"merged: only for windows of {_MERGED_LEAST} tokens and more; take banded")
-    offset = layout.past - first
-    if backend == "banded":
-        return _banded(q, k, v, offset, window)
-    return (_merged if backend == "merged" else _flex)(q, k, v, offset, window or k.shape[2])
+    return _banded(q, k, v, offset, window) if backend == "banded" else _flex(q, k, v, offset, window or k.shape[2])
 
 
 def _choose(q: Tensor, k: Tensor, layout: Layout, window: int | None) -> Backend:
@@ -58,9 +55,7 @@ def _choose(q: Tensor, k: Tensor, layout: Layout, window: int | None) -> Backend
     if layout.past is None or new == 1:
         return "sdpa"
     if window is not None and window < keys:
-        if q.device.type == "cuda":
-            return "flex"
-        return "banded" if torch.is_grad_enabled() or window < _MERGED_LEAST else "merged"
+        return "flex" if q.device.type == "cuda" else "banded"
     # behind a long past the mask alone would be T x S
     return "banded" if layout.past > 0 and new > _BLOCK else "sdpa"
 
@@ -87,46 +82,6 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, offset: int, window: int | None) ->
         high = min(keys, offset + end)
         mask = _block_mask(end - start, high - low, offset + start - low, window, q.device)
         out[:, :, start:end] = _sdpa(q[:, :, start:end], k[:, :, low:high], v[:, :, low:high], mask, causal=False)
-    return out
-
-
-def _merged(q: Tensor, k: Tensor, v: Tensor, offset: int, window: int) -> Tensor:
-    """A block of queries reads three runs of keys: a left edge, of which each query reads less than the one before it,
-    a middle that all read, and its own tokens as a right edge. The edges take a mask, the middle none."""
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    size, (rows, heads, new, dim) = _MERGED_BLOCK, q.shape
-    groups = heads // k.shape[1]
-    begun = max(0, window - offset)  # earlier queries have no left edge
-    blocks = max(0, new - begun) // size
-    out = torch.empty_like(q)
-    edges = torch.cat((torch.arange(1, size), torch.arange(window, window + size))).to(q.device)
-    reads = band(torch.arange(window, window + size, device=q.device), edges, window)
-    # the heads of a group stand side by side as queries of one head, so that no key is copied for them
-    mask = torch.zeros(reads.shape, dtype=q.dtype).masked_fill(~reads, -torch.inf).repeat(groups, 1)[None, None]
-    for first in range(0, blocks, _MERGED_AT_ONCE):
-        count = min(_MERGED_AT_ONCE, blocks - first)
-        start = begun + first * size
-        at = slice(start, start + count * size)
-        own = q[:, :, at].reshape(rows, -1, groups, count, size, dim).movedim(3, 1)
-        own = own.reshape(rows * count, -1, groups * size, dim)
-
-        def run(x: Tensor, low: int, width: int, start: int = start, count: int = count) -> Tensor:
-            """Keys or values (R x blocks, K, width, D) that begin at `low`, counted from each block's first key."""
-            begin = offset + start - window + low
-            part = x[:, :, begin : begin + (count - 1) * size + width].unfold(2, width, size)
-            return part.movedim(2, 1).mT.flatten(0, 1)  # mT first: the kernel wants D to be the contiguous one
-
-        middle, middle_sums = flash(own, run(k, size, window - size), run(v, size, window - size))[:2]
-        sides = [torch.cat((run(x, 1, size - 1), run(x, window, size)), 2) for x in (k, v)]
-        side, side_sums = flash(own, *sides, attn_mask=mask)[:2]
-        share = (middle_sums - side_sums).sigmoid()[..., None].to(q.dtype)
-        both = torch.lerp(side, middle, share.expand_as(side)).reshape(rows, count, -1, groups, size, dim)
-        out[:, :, at] = both.movedim(1, 3).reshape(rows, heads, count * size, dim)
-    for at in (slice(0, begun), slice(begun + blocks * size, new)):
-        if at.start < min(at.stop, new):
-            out[:, :, at] = _banded(
-                q[:, :, at], k[:, :, : offset + at.stop], v[:, :, : offset + at.stop], offset + at.start, window
-            )
     return out
 
 

@@ -35,6 +35,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "linear": [c_void_p, c_long, c_long, c_void_p, c_int],
     "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_long, c_int],
     "layer": [c_void_p, c_long, c_void_p, c_float, c_void_p, c_void_p, c_float, c_int],
+    "read": [c_void_p, c_float, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
     "gated": [c_void_p, c_void_p, c_long, c_int],
     "turn": [c_void_p] + [c_long] * 3 + [c_void_p] * 2 + [c_long, c_void_p, c_int],
@@ -242,6 +243,36 @@ def layer(
     packed_slots = (c_int64 * 8)(keys.data_ptr(), values.data_ptr(), *cache_places)
     if not _call("layer", x.dtype, out.data_ptr(), rows, packed, eps, packed_turns, packed_slots, dim**-0.5):
         raise ValueError(f"places {places.tolist()} or lengths {lengths.tolist()} are outside 0..{keys.shape[2]}")
+    return out
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, offset: int = 0, window: int | None = None, mask: Tensor | None = None
+) -> Tensor | None:
+    """softmax(q k^T / sqrt(D)) v with grouped heads; None where the kernels cannot.
+
+    q (R, H, T, D); k, v (R, K, S, D), H a multiple of K. Query t stands at key position `offset` + t and reads the keys
+    up to that one, of these the last `window`; or, in their place, those where `mask` (R or 1, 1, T, S), bool, is true.
+    A query that may read nothing gives 0. Scores, softmax and sums are float32; the keys' shares are of q's dtype.
+    The result is (R, H, T, D), of which the heads of a token lie side by side.
+    """
+    (rows, heads, new, dim), (_, kv_heads, keys, _) = q.shape, k.shape
+    if not (_readable(q) and k.dtype == v.dtype == q.dtype and keys > 0 and k.device == v.device == q.device):
+        return None
+    if k.shape != v.shape or k.shape != (rows, kv_heads, keys, dim) or heads % kv_heads:
+        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit together")
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    out = q.new_empty(rows, new, heads, dim).transpose(1, 2)
+    reach = [offset, keys + new if window is None else window, 0, 0, 0]
+    if mask is not None:
+        if mask.dtype != torch.bool or mask.shape not in ((rows, 1, new, keys), (1, 1, new, keys)):
+            raise ValueError(f"a mask of {tuple(mask.shape)}, {mask.dtype} does not fit {rows} rows, {new} x {keys}")
+        mask = mask if mask.stride(-1) == 1 else mask.contiguous()
+        mask_row, _, mask_query, _ = mask.expand(rows, 1, new, keys).stride()
+        reach[2:] = mask.data_ptr(), mask_row, mask_query
+    tensors = [number for x in (q, k, v, out) for number in (x.data_ptr(), *x.stride()[:3])]
+    packed = (c_int64 * 27)(*tensors, *reach, rows, heads, kv_heads, new, keys, dim)
+    _call("read", q.dtype, packed, dim**-0.5)
     return out
 
 

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "layer.h"
+#include "read.h"
 
 namespace {
 
@@ -56,6 +57,7 @@ template <class T> void choose(const T* logits, long rows, long n, int64_t* chos
                       float scale, int threads) {                                                                      \
         return layer(x, rows, *of, eps, *turns, *slots, scale, threads);                                               \
     }                                                                                                                  \
+    void read_##NAME(const Reading* of, float scale, int threads) { read<T>(*of, scale, threads); }                    \
     void choose_##NAME(const T* logits, long rows, long n, int64_t* chosen, float* logprobs, int threads) {            \
         choose(logits, rows, n, chosen, logprobs, threads);                                                            \
     }                                                                                                                  \

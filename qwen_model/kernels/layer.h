@@ -17,9 +17,7 @@ template <class T> void rms_norm(const T* x, long rows, long size, const T* weig
             Floats value = load_floats(row + k, size - k);
             squares = multiply_add(value, value, squares);
         }
-        float sum = 0;
-        for (int i = 0; i < LANES; i++) sum += squares[i];
-        float factor = 1.0f / std::sqrt(sum / size + eps);
+        float factor = 1.0f / std::sqrt(sum_of(squares) / size + eps);
         for (long k = 0; k < size; k += LANES) {
             Floats value = rounded<T>(load_floats(row + k, size - k) * factor);
             store_rounded(out + m * size + k, value * load_floats(weight + k, size - k), size - k);

@@ -6,15 +6,32 @@
 
 namespace {
 
+inline float largest_lane(Floats values) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)values);
+#else
+    float top = values[0];
+    for (int i = 1; i < LANES; i++) top = std::max(top, values[i]);
+    return top;
+#endif
+}
+inline float sum_of(Floats values) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)values);
+#else
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += values[i];
+    return sum;
+#endif
+}
+
 inline float largest_of(const float* values, long count) {  // `count` in whole vectors; NaNs are passed over
     Floats most = Floats{} - INFINITY;
     for (long i = 0; i < count; i += LANES) {
         Floats value = load_floats(values + i);
         most = value > most ? value : most;
     }
-    float top = most[0];
-    for (int i = 1; i < LANES; i++) top = std::max(top, most[i]);
-    return top;
+    return largest_lane(most);
 }
 
 inline Floats exp_floats(Floats x) {  // within 2 units in the last place; 0 below -87.3, inf above 88.7; NaN stays
@@ -42,9 +59,7 @@ inline float exp_all(float* values, long count, float largest) {
         store_floats(values + i, value);
         sums += value;
     }
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += sums[i];
-    return total;
+    return sum_of(sums);
 }
 
 }  // namespace

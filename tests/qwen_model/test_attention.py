@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from qwen_model import kernels
 from qwen_model.attention import attend
 from qwen_model.layout import Packed, Plain
 
+KERNELS = pytest.mark.skipif(kernels.unavailable() is not None, reason=f"no kernels: {kernels.unavailable()}")
 STEP = torch.zeros(1, 1, dtype=torch.long)
 
 
@@ -30,22 +32,20 @@ def dense(q, k, v, past, window):
 
 @pytest.mark.parametrize("window", [None, 1, 7, 100, 255, 256, 257, 300, 999])
 @pytest.mark.parametrize(("past", "new"), [(0, 1), (0, 5), (0, 700), (40, 1), (40, 30), (600, 300)])
-@pytest.mark.parametrize("backend", ["sdpa", "banded", "merged", "flex", None])
+@pytest.mark.parametrize("backend", [pytest.param("kernels", marks=KERNELS), "sdpa", "banded", "flex", None])
 def test_back_ends_agree_with_the_definition(backend, past, new, window):
     q, k, v = random_heads(2, 6, 3, new, past + new)
     layout = Plain(new, past=past, steps=STEP)
-    if backend == "merged" and (window or 0) < 256:
-        with pytest.raises(ValueError, match="windows of 256 tokens and more"):
-            attend(q, k, v, layout, window, backend)
-        return
-    ours = attend(q, k, v, layout, window, backend)
+    with torch.inference_mode(backend == "kernels"):
+        ours = attend(q, k, v, layout, window, backend)
     torch.testing.assert_close(ours.double(), dense(q, k, v, past, window), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "banded", "merged"])
+@pytest.mark.parametrize("backend", [pytest.param("kernels", marks=KERNELS), "sdpa", "banded"])
 def test_bfloat16(backend):
     q, k, v = random_heads(1, 4, 2, 600, 600, dtype=torch.bfloat16)
-    ours = attend(q, k, v, Plain(600, steps=STEP), 300, backend)
+    with torch.inference_mode(backend == "kernels"):
+        ours = attend(q, k, v, Plain(600, steps=STEP), 300, backend)
     torch.testing.assert_close(ours.double(), dense(q, k, v, 0, 300), atol=2e-2, rtol=0)
 
 
@@ -78,10 +78,10 @@ class Pairs(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def scores_computed(length, window):
+def scores_computed(length, window, backend="banded"):
     q, k, v = random_heads(1, 2, 1, length, length)
     with Pairs() as pairs:
-        attend(q, k, v, Plain(length, steps=STEP), window)
+        attend(q, k, v, Plain(length, steps=STEP), window, backend)
     return pairs.count
 
 
@@ -91,16 +91,42 @@ def test_work_grows_with_length_times_window():
     for length, computed in pairs.items():
         assert length * window * 0.9 < computed < length * (window + 256)
     assert pairs[16384] / pairs[8192] == pytest.approx(2, rel=0.05)
-    assert scores_computed(4096, None) == 4096**2
+    assert scores_computed(4096, None, "sdpa") == 4096**2
 
 
-def test_memory_grows_with_length_times_window():
+@KERNELS
+@pytest.mark.parametrize("window", [1, 100, 512])
+def test_kernels_do_not_touch_what_a_block_of_queries_cannot_reach(window):
+    """NaN times 0 is NaN: a key that is read but weighs nothing would show."""
+    length, block = 2000, 48
+    q, k, v = random_heads(1, 2, 1, length, length)
+    expected = attend(q, k, v, Plain(length, steps=STEP), window, "banded")
+    for start in range(0, length, block):
+        poisoned_k, poisoned_v = k.clone(), v.clone()
+        for x in (poisoned_k, poisoned_v):
+            x[:, :, : max(0, (start - window + 1) // 64 * 64)] = float("nan")
+            x[:, :, -(-(start + block) // 16) * 16 :] = float("nan")
+        with torch.inference_mode():
+            ours = attend(q, poisoned_k, poisoned_v, Plain(length, steps=STEP), window, "kernels")
+        part = slice(start, start + block)
+        torch.testing.assert_close(ours[:, :, part], expected[:, :, part], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("backend", [pytest.param("kernels", marks=KERNELS), "banded"])
+def test_memory_grows_with_length_times_window(backend):
     from torch.profiler import ProfilerActivity, profile
 
     def largest(length):
         q, k, v = random_heads(1, 2, 1, length, length)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            attend(q, k, v, Plain(length, steps=STEP), 512)
+        with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            attend(q, k, v, Plain(length, steps=STEP), 512, backend)
         return max(event.cpu_memory_usage for event in recorded.key_averages() if event.cpu_memory_usage > 0)
 
     assert largest(8192) <= 2.2 * largest(4096)
+
+
+@KERNELS
+def test_kernels_are_refused_where_they_cannot_run():
+    q, k, v = random_heads(1, 2, 1, 6, 6)
+    with pytest.raises(ValueError, match=r"kernels: not for torch\.float64"):
+        attend(q.double(), k.double(), v.double(), Plain(6, steps=STEP), None, "kernels")

@@ -334,6 +334,68 @@ def widened(projections, queries):
     return [q, k, v, Projection(torch.zeros(o.weight.shape[0], queries)), *rest]
 
 
+def dense(q, k, v, reads):
+    """Attention in float64 over the keys where `reads` (T, S) is true, and the size of what is summed."""
+    q, k, v = q.double(), k.double(), v.double()
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    shares = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~reads, -torch.inf).softmax(-1).nan_to_num()
+    return shares @ v, shares @ v.abs()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [None, 1, 30, 100])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim", "new", "past"),
+    [(14, 2, 64, 131, 0), (4, 4, 128, 1, 70), (6, 1, 40, 49, 500), (5, 5, 6, 7, 3), (3, 1, 16, 200, 0)],
+)
+def test_attend(variant, dtype, window, heads, kv_heads, dim, new, past):
+    keys = past + new
+    # queries as they come from a projection, keys as a cache keeps them
+    q = 3 * random(2, new, heads, dim, dtype=dtype).transpose(1, 2)
+    k, v = (random(2, kv_heads, keys + 5, dim, dtype=dtype, seed=seed)[:, :, :keys] for seed in (1, 2))
+    distance = past + torch.arange(new)[:, None] - torch.arange(keys)
+    reads = (distance >= 0) & (distance < (window or keys))
+    exact, size = dense(q, k, v, reads)
+    ours = kernels.attend(q, k, v, offset=past, window=window)
+    bound = ROUNDING[dtype] * (exact.abs() + size) + 1e-5 * size
+    assert ours.dtype == dtype and ((ours - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
+def test_attend_with_a_mask(variant, dtype, rows, density):
+    q, k, v = (random(2, heads, tokens, 24, dtype=dtype, seed=heads) for heads, tokens in ((4, 61), (2, 150), (2, 150)))
+    mask = torch.rand(rows, 1, 61, 150, generator=torch.Generator().manual_seed(0)) < density
+    mask[:, :, 5] = False
+    exact, size = dense(q, k, v, mask)
+    ours = kernels.attend(q, k, v, mask=mask)
+    assert ((ours - exact).abs() <= ROUNDING[dtype] * (exact.abs() + size) + 1e-5 * size).all()
+    assert not ours[:, :, 5].any()
+
+
+def test_attend_refuses_what_does_not_fit():
+    q, k = random(2, 4, 6, 8, dtype=torch.float32), random(2, 2, 9, 8, dtype=torch.float32)
+    for keys in (k[:, :, :, :4], k[:1], random(2, 3, 9, 8, dtype=torch.float32)):
+        with pytest.raises(ValueError, match="do not fit together"):
+            kernels.attend(q, keys, keys)
+    for mask in (torch.ones(2, 1, 6, 8, dtype=torch.bool), torch.ones(2, 1, 6, 9)):
+        with pytest.raises(ValueError, match="mask"):
+            kernels.attend(q, k, k, mask=mask)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_attend_depends_neither_on_the_batch_nor_on_threads(variant, threads):
+    before = torch.get_num_threads()
+    q, k, v = (random(5, heads, 200, 32, dtype=torch.float32, seed=heads) for heads in (4, 2, 2))
+    whole = kernels.attend(q, k, v, window=70)
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(kernels.attend(q[1:3], k[1:3], v[1:3], window=70), whole[1:3])
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 100, 4096, 9000])
 def test_choose(variant, dtype, size):
