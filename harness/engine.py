@@ -19,7 +19,7 @@ from qwen_model.generation import Generated, Generator, Request
 from qwen_model.prefill import CausalLM, Continuation, Reader, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
-from tasks.api import Chat, Decoding, Prompt, Reply, Sample, Task, Verdict
+from tasks.api import Chat, Check, Decoding, Prompt, Reply, Sample, Task, Verdict
 
 Answer = TypeVar("Answer")
 
@@ -96,8 +96,11 @@ class _SandboxHandle:
         self._engine = engine
 
     async def run(self, code: str, *, cpu_seconds: float = 5.0) -> Result:
-        sandbox = Sandbox(Policy(cpu_seconds=cpu_seconds), unsafe=self._engine.unsafe)
-        return await asyncio.get_running_loop().run_in_executor(self._engine.runners, sandbox.run, code)
+        return await self._engine.in_thread(self._engine.sandbox(Policy(cpu_seconds=cpu_seconds)).run, code)
+
+    async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> Result:
+        box = self._engine.sandbox(Policy(cpu_seconds=cpu_seconds))
+        return await self._engine.in_thread(box.check, check.solution, check.tests, check.names, check.setup)
 
 
 class Engine:
@@ -125,6 +128,7 @@ class Engine:
         self._writing: dict[object, asyncio.Future[Generated[object]]] = {}
         self._scores: list[_Asked[list[float]]] = []
         self._pieces: dict[str, list[int]] = {}
+        self._sandboxes: dict[Policy, Sandbox] = {}
         self.tokens = Tokens()
 
     async def run(self, jobs: Sequence[tuple[Task, Sample]], done: Callable[[Judged], None]) -> None:
@@ -145,6 +149,8 @@ class Engine:
             await asyncio.gather(pump, everything, return_exceptions=True)
             self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
             self.runners.shutdown(wait=False, cancel_futures=True)
+            for sandbox in self._sandboxes.values():
+                sandbox.close()
 
     async def _judge(self, task: Task, sample: Sample, done: Callable[[Judged], None]) -> None:
         start = time.monotonic()
@@ -153,6 +159,16 @@ class Engine:
         verdict = await task.judge(sample, handle, _SandboxHandle(self))
         seconds = time.monotonic() - start
         done(Judged(task, sample, verdict, handle.prompt, handle.response, handle.finish, handle.logprobs, seconds))
+
+    def sandbox(self, policy: Policy) -> Sandbox:
+        """The sandbox of a policy, made once."""
+        if policy not in self._sandboxes:
+            self._sandboxes[policy] = Sandbox(policy, unsafe=self.unsafe)
+        return self._sandboxes[policy]
+
+    async def in_thread(self, work: Callable[..., Answer], *args: Any) -> Answer:
+        """The result of blocking work, done in the pool of runners."""
+        return await asyncio.get_running_loop().run_in_executor(self.runners, work, *args)
 
     def encode(self, prompt: Prompt) -> tuple[str, list[int]]:
         """The text as the model sees it, and its tokens."""

@@ -118,7 +118,7 @@ class Model(Protocol):
 
 
 class SandboxResult(Protocol):
-    """What a finished program left behind."""
+    """What finished code left behind."""
 
     @property
     def outcome(self) -> str: ...
@@ -128,11 +128,27 @@ class SandboxResult(Protocol):
     def stderr(self) -> str: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A solution and its tests, in Python. They run in processes of their own: the tests see of the solution only
+    `names`, which they may call or pass back as arguments, and the solution sees nothing of the tests."""
+
+    solution: str
+    tests: str
+    names: tuple[str, ...]
+    setup: str = ""
+    """Run before the tests, such as the helpers that the data set defines."""
+
+
 class Sandbox(Protocol):
     """Runs model-written code behind walls."""
 
     async def run(self, code: str, *, cpu_seconds: float = 5.0) -> SandboxResult:
-        """Run a Python program; `outcome` is "ok" only if it ran to its end."""
+        """Run a Python program; `outcome` is "ok" if it says that it ran to its end."""
+        ...
+
+    async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> SandboxResult:
+        """Test a solution; `outcome` is "passed" only if all tests held, which the solution cannot forge."""
         ...
 
 

@@ -57,10 +57,9 @@ class Ruleset:
     def allow_device(self, path: str) -> None:
         self.allow(path, READ_FILE | WRITE_FILE | TRUNCATE)
 
-    def allow_scratch(self, path: str) -> None:
-        self.allow(path, self.handled & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK))
+    def allow_scratch(self, path: str, programs: bool) -> None:
+        self.allow(path, self.handled & ~((0 if programs else EXECUTE) | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK))
 
     def restrict(self) -> None:
         """Puts the wall up around this thread; no_new_privs must be set. Raises SetupError."""
         kernel.syscall("landlock_restrict_self", RESTRICT_SELF, self.fd, ctypes.c_uint32(0))
-        os.close(self.fd)
