@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from harness.sandbox import Policy, Result, Sandbox
+from harness.sandbox.languages import Workshop
 from qwen_model.generation import Generated, Generator, Request
 from qwen_model.prefill import CausalLM, Continuation, Reader, score
 from qwen_model.sampling import Sampling
@@ -102,6 +103,13 @@ class _SandboxHandle:
         box = self._engine.sandbox(Policy(cpu_seconds=cpu_seconds))
         return await self._engine.in_thread(box.check, check.solution, check.tests, check.names, check.setup)
 
+    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> Result:
+        try:
+            workshop = self._engine.workshop(language, cpu_seconds)
+        except FileNotFoundError as error:
+            return Result(outcome="not_installed", detail=str(error))
+        return await self._engine.in_thread(workshop.run, source)
+
 
 class Engine:
     """One model, any number of samples of any tasks."""
@@ -129,6 +137,7 @@ class Engine:
         self._scores: list[_Asked[list[float]]] = []
         self._pieces: dict[str, list[int]] = {}
         self._sandboxes: dict[Policy, Sandbox] = {}
+        self._workshops: dict[tuple[str, float], Workshop] = {}
         self.tokens = Tokens()
 
     async def run(self, jobs: Sequence[tuple[Task, Sample]], done: Callable[[Judged], None]) -> None:
@@ -151,6 +160,8 @@ class Engine:
             self.runners.shutdown(wait=False, cancel_futures=True)
             for sandbox in self._sandboxes.values():
                 sandbox.close()
+            for workshop in self._workshops.values():
+                workshop.close()
 
     async def _judge(self, task: Task, sample: Sample, done: Callable[[Judged], None]) -> None:
         start = time.monotonic()
@@ -165,6 +176,12 @@ class Engine:
         if policy not in self._sandboxes:
             self._sandboxes[policy] = Sandbox(policy, unsafe=self.unsafe)
         return self._sandboxes[policy]
+
+    def workshop(self, language: str, cpu_seconds: float) -> Workshop:
+        """The workshop of a language, made once. Raises FileNotFoundError where its compiler is not installed."""
+        if (language, cpu_seconds) not in self._workshops:
+            self._workshops[language, cpu_seconds] = Workshop(language, cpu_seconds, unsafe=self.unsafe)
+        return self._workshops[language, cpu_seconds]
 
     async def in_thread(self, work: Callable[..., Answer], *args: Any) -> Answer:
         """The result of blocking work, done in the pool of runners."""

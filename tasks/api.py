@@ -151,12 +151,18 @@ class Sandbox(Protocol):
         """Test a solution; `outcome` is "passed" only if all tests held, which the solution cannot forge."""
         ...
 
+    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
+        """Build and run a program in js, java, go, cpp or rust; `outcome` is "ok" if it says so by its exit status,
+        "not_installed" where something that it needs is not."""
+        ...
+
 
 # --- a task ----------------------------------------------------------------------------------------------------------
 
 Outcome = str
 """`correct`, `wrong`, `unextracted` (no answer could be read from the reply), or for code what ended it: `error`,
-`syntax`, `timeout`, `memory`, `killed`, `no_code`."""
+`syntax`, `timeout`, `memory`, `killed`, `no_code`; `not_installed` where a compiler or library is missing, which counts
+neither way."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["ok", "passed", "wrong", "error", "syntax", "timeout", "memory", "killed", "no_code"]
+Outcome = Literal["ok", "passed", "wrong", "error", "syntax", "timeout", "memory", "killed", "no_code", "not_installed"]
 Tier = Literal["namespaces", "landlock", "none"]
 
 
@@ -75,7 +75,7 @@ class Result:
     test did not hold; "error" an uncaught exception or a non-zero exit; "syntax" it does not compile; "timeout" by
     processor time or by the clock; "memory" an uncaught MemoryError or more memory than allowed; "killed" it ended
     early otherwise (a signal, os._exit(0), sys.exit(0), more processes or scratch space than allowed); "no_code" blank
-    source.
+    source; "not_installed" the compiler or a library is missing here.
     stdout, stderr: decoded as UTF-8, bad bytes replaced, cut at Policy.output_bytes each; a solution's, then
     its tests'.
     cpu_seconds: of the whole tree, a solution's without its tests'; wall_seconds: of the code, without starting the
