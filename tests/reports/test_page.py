@@ -40,7 +40,7 @@ def test_summary_has_the_runs_numbers_and_the_reports(run: Run) -> None:
     )
     assert (gsm8k.n, gsm8k.items, gsm8k.value) == (40, 1319, 30.0)
     assert gsm8k.unextracted == run.results["gsm8k-chat"].outcomes["unextracted"] > 0
-    assert rows["humaneval-chat"].timeouts == 3 and gsm8k.timeouts == 0
+    assert rows["humaneval-chat"].timeouts == 100 * 3 / rows["humaneval-chat"].n and gsm8k.timeouts == 0
     assert [cell.value for cell in rows["mmlu"].qwen] == [44.6, 58.2, 66.3] and rows["mmlu"].column == "Table 2, MMLU"
     assert [cell.model for cell in gsm8k.qwen] == ["Qwen-Chat"] * 3
     assert rows["mmlu"].other == paper.PaperRow("Baichuan2", "13B", 59.5)  # 20B and 70B are left out
@@ -49,7 +49,7 @@ def test_summary_has_the_runs_numbers_and_the_reports(run: Run) -> None:
 def test_terminal_rows_fit_their_header(run: Run) -> None:
     summary = summary_table(run)
     assert {len(cells) for cells in summary.cells()} == {len(summary.header)}
-    assert summary.cells()[1][:6] == ("gsm8k-chat", "40 of 1,319", "30.0", "18.1 – 45.4", "8", "0")
+    assert summary.cells()[1][:6] == ("gsm8k-chat", "40 of 1,319", "30.0", "18.1 – 45.4", "8", "0.0")
 
 
 def footnotes(run: Run, task: str) -> str:
