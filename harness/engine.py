@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from harness.sandbox import Policy, Result, Sandbox
+from harness.sandbox.interpreter import POLICY, Cell, Interpreter
 from harness.sandbox.languages import Workshop
 from qwen_model.generation import Generated, Generator, Request
 from qwen_model.prefill import CausalLM, Continuation, Reader, score
@@ -110,6 +112,25 @@ class _SandboxHandle:
             return Result(outcome="not_installed", detail=str(error))
         return await self._engine.in_thread(workshop.run, source)
 
+    @asynccontextmanager
+    async def interpreter(self, files: Mapping[str, str]) -> AsyncIterator[_InterpreterHandle]:
+        box = self._engine.sandbox(POLICY)
+        # Not all samples at once: each holds a process with large libraries while its model writes.
+        async with self._engine.conversations:
+            made = await self._engine.in_thread(Interpreter, box, files)
+            try:
+                yield _InterpreterHandle(self._engine, made)
+            finally:
+                await self._engine.in_thread(made.close)
+
+
+class _InterpreterHandle:
+    def __init__(self, engine: Engine, interpreter: Interpreter) -> None:
+        self._engine, self._interpreter = engine, interpreter
+
+    async def run(self, source: str, *, seconds: float = 30.0) -> Cell:
+        return await self._engine.in_thread(self._interpreter.run, source, seconds)
+
 
 class Engine:
     """One model, any number of samples of any tasks."""
@@ -131,6 +152,7 @@ class Engine:
         # the generator's prefixes must survive while scores are computed, so each has a reader of its own
         self._generator: Generator[object] = Generator(model, tokenizer, Reader(model, batch_tokens), slots)
         self.runners = ThreadPoolExecutor(runners)
+        self.conversations = asyncio.Semaphore(4 * runners)
         self._wake = asyncio.Event()
         self._new: list[Request[object]] = []
         self._writing: dict[object, asyncio.Future[Generated[object]]] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -140,6 +141,31 @@ class Check:
     """Run before the tests, such as the helpers that the data set defines."""
 
 
+class CellResult(Protocol):
+    """What came of a cell; `outcome` is "ok", "error", "syntax", "memory", "timeout" or "killed"."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def figures(self) -> tuple[Any, ...]: ...
+    @property
+    def images(self) -> tuple[bytes, ...]: ...
+
+
+class Interpreter(Protocol):
+    """A Python that keeps its variables between cells."""
+
+    async def run(self, source: str, *, seconds: float = 30.0) -> CellResult:
+        """Run a cell, at most `seconds` by the clock."""
+        ...
+
+
 class Sandbox(Protocol):
     """Runs model-written code behind walls."""
 
@@ -154,6 +180,10 @@ class Sandbox(Protocol):
     async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
         """Build and run a program in js, java, go, cpp or rust; `outcome` is "ok" if it says so by its exit status,
         "not_installed" where something that it needs is not."""
+        ...
+
+    def interpreter(self, files: Mapping[str, str]) -> AbstractAsyncContextManager[Interpreter]:
+        """An interpreter of one's own, with these files (name and text) in its working folder."""
         ...
 
 

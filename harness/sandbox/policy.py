@@ -28,6 +28,7 @@ class Policy:
     output_bytes: bytes kept of stdout, and as many of stderr; what comes after is read and dropped.
     read: absolute paths that may be read, and programs below them started, besides the interpreter and its libraries.
     packages: installed distributions that may be imported, each with what it requires.
+    preload: modules imported before the code starts, which saves it the time.
     environment: the environment variables, as pairs; there are no others.
     own_programs: whether programs may be started that lie in the scratch folder, such as compiled ones.
 
@@ -44,6 +45,7 @@ class Policy:
     output_bytes: int = 65536
     read: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     own_programs: bool = False
 
@@ -54,7 +56,7 @@ class Policy:
         for name in ("wall_seconds", "address_mb"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"Policy.{name} must be positive or None, not {getattr(self, name)!r}")
-        for name in ("read", "packages"):
+        for name in ("read", "packages", "preload"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"Policy.{name} is a tuple, not one string")
         for path in self.read:

@@ -61,7 +61,7 @@ class Room:
             "scratch": folder,
             "read": [*policy.read, *read],
             "path": list(path),
-            "preload": list(PRELOAD),
+            "preload": [*PRELOAD, *policy.preload],
             "environment": dict(policy.environment),
             "own_programs": policy.own_programs,
             "cpu_seconds": policy.cpu_seconds,
@@ -72,7 +72,7 @@ class Room:
             "file_mb": policy.file_mb,
             "scratch_mb": policy.scratch_mb,
         }
-        self._line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
         with its:
             # Never a plain fork: this process may have threads (torch), whose locks a forked Python would inherit.
@@ -87,17 +87,17 @@ class Room:
                 cwd="/",
                 start_new_session=True,
             )
-        self._line.settimeout(_START_SECONDS)
+        self.line.settimeout(_START_SECONDS)
         try:
-            self._line.send(marshal.dumps(dict(spec)))
-            answer = self._line.recv(_CHUNK)
+            self.line.send(marshal.dumps(dict(spec)))
+            answer = self.line.recv(_CHUNK)
         except OSError as error:
             answer = marshal.dumps({"setup": f"no answer from the launcher ({error})"})
         if answer != READY:
             problem = marshal.loads(answer)["setup"] if answer else ""
             self.close()
             raise self._unavailable(problem or self._last_words or "no answer from the launcher")
-        self._line.setblocking(False)
+        self.line.setblocking(False)
 
     _last_words = ""
 
@@ -113,7 +113,7 @@ class Room:
         try:
             with open(code, "wb", closefd=False) as file:
                 file.write(marshal.dumps({**job, "token": token}))
-            socket.send_fds(self._line, [RUN], passed)
+            socket.send_fds(self.line, [RUN], passed)
         except OSError as error:
             for fd in (out[0], err[0], proof[0]):
                 os.close(fd)
@@ -125,7 +125,7 @@ class Room:
 
     def close(self) -> None:
         """Ends everything in the room and waits for it."""
-        self._line.close()
+        self.line.close()
         try:
             said = self._supervisor.communicate(timeout=_GRACE_SECONDS)[1]
             self._last_words = said.decode(errors="replace").strip()
@@ -150,7 +150,7 @@ class Job:
 
     def sources(self) -> list[int]:
         """The descriptors to watch; 0 stands for none."""
-        return [*self._fds, self.room._line.fileno()]
+        return [*self._fds, self.room.line.fileno()]
 
     def read(self, fd: int) -> bool:
         """Takes what has come on one of sources(); False when nothing will come any more.
@@ -169,7 +169,7 @@ class Job:
 
     def _end(self) -> None:
         try:
-            answer = self.room._line.recv(_CHUNK)
+            answer = self.room.line.recv(_CHUNK)
         except OSError:
             answer = b""
         if not answer:
@@ -185,7 +185,7 @@ class Job:
     def stop(self) -> None:
         """Has the job killed, if it still runs."""
         with suppress(OSError):
-            self.room._line.send(KILL)
+            self.room.line.send(KILL)
 
     def close(self) -> None:
         for fd in self._fds:

@@ -80,7 +80,7 @@ class Sandbox:
         return dataclasses.replace(result, detail=f"{result.detail}; tried again alone")
 
     def _run(self, source: str) -> Result:
-        with self._room() as room, closing(room.start({"mode": "program", "source": source})) as job:
+        with self.room() as room, closing(room.start({"mode": "program", "source": source})) as job:
             wait([job])
             assert job.ending is not None
             outcome, detail = judge(job.ending, job.kind, self.policy)
@@ -96,7 +96,7 @@ class Sandbox:
     def _check(self, solution: str, tests: str, names: Sequence[str], setup: str) -> Result:
         job = {"mode": "tests", "source": tests, "setup": setup, "names": list(names)}
         with ExitStack() as stack:
-            room, tests_room = stack.enter_context(self._room()), stack.enter_context(self._room())
+            room, tests_room = stack.enter_context(self.room()), stack.enter_context(self.room())
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 code = stack.enter_context(closing(room.start({"mode": "solution", "source": solution}, ours)))
@@ -114,7 +114,7 @@ class Sandbox:
             )
 
     @contextmanager
-    def _room(self) -> Iterator[Room]:
+    def room(self) -> Iterator[Room]:
         """A room for one job: a kept one, or a new one. After any exception it is not used again."""
         with self._lock:
             room = self._idle.pop() if self._idle else None

@@ -54,6 +54,10 @@ class Ruleset:
     def allow_reading(self, path: str) -> None:
         self.allow(path, READ_FILE | READ_DIR | EXECUTE)
 
+    def allow_listing(self, path: str) -> None:
+        """The names of the files there, which imports look through; not their content."""
+        self.allow(path, READ_DIR)
+
     def allow_device(self, path: str) -> None:
         self.allow(path, READ_FILE | WRITE_FILE | TRUNCATE)
 

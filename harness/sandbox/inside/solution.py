@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
-from . import wire
+from . import cells, wire
 
 NAME = "<solution>"
 TESTS = "<tests>"
@@ -48,7 +48,7 @@ def run(job: dict[str, Any], proof: int, channel: int = -1) -> NoReturn:
     The token keeps apart what the code writes to descriptors that it happens to find. It is no secret to code that
     looks for it: nothing but tests, which share their process with no code of a model's, is believed to have passed.
     """
-    {"program": _program, "solution": _solution, "tests": _tests}[job["mode"]](
+    {"program": _program, "solution": _solution, "tests": _tests, "cells": _cells}[job["mode"]](
         job, _ender(job["token"], proof), channel
     )
     os._exit(1)
@@ -140,6 +140,11 @@ def _solution(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel:
                 _show(source, NAME, error, error.__traceback__ and error.__traceback__.tb_next)
             reply = ["memory" if isinstance(error, MemoryError) else "error", type(error).__name__]
         line.send(reply)
+
+
+def _cells(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: int) -> None:
+    cells.serve(channel, _main_module())
+    end("ok", 0)
 
 
 class _CallError(BaseException):

@@ -89,6 +89,8 @@ class Walls:
             self.rules = landlock.Ruleset(version)
             for path in read:
                 self.rules.allow_reading(path)
+            for path in room["path"]:
+                self.rules.allow_listing(path)
             for path in namespaces.DEVICES:
                 self.rules.allow_device(path)
             self.rules.allow_scratch(room["scratch"], room["own_programs"])

@@ -29,7 +29,7 @@ def start(room: walls.Room) -> tuple[socket.socket, int]:
     """Starts the zygote behind the outer walls of its tier; the line to it, and its process. Raises SetupError or
     OSError."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    read = walls.needed_paths([*room["read"], *room["path"]])
+    read = walls.needed_paths(room["read"])
     if room["tier"] == "namespaces":
         namespaces.enter_user(privileged=room["uid"] is not None)
     pid = os.fork()
@@ -55,6 +55,7 @@ def _become(room: walls.Room, read: list[str], line: socket.socket) -> NoReturn:
         kernel.prctl("PR_SET_CHILD_SUBREAPER", kernel.PR_SET_CHILD_SUBREAPER, 1)
         limits.die_with_parent()
         sys.path += room["path"]
+        os.environ.update(room["environment"])
         for name in room["preload"]:
             importlib.import_module(name)
         prepared = walls.Walls(room, read)
