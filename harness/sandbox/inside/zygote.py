@@ -55,6 +55,7 @@ def _become(room: walls.Room, read: list[str], line: socket.socket) -> NoReturn:
         kernel.prctl("PR_SET_CHILD_SUBREAPER", kernel.PR_SET_CHILD_SUBREAPER, 1)
         limits.die_with_parent()
         sys.path += room["path"]
+        os.environ.clear()  # the interpreter itself sets LC_CTYPE
         os.environ.update(room["environment"])
         for name in room["preload"]:
             importlib.import_module(name)
@@ -65,6 +66,7 @@ def _become(room: walls.Room, read: list[str], line: socket.socket) -> NoReturn:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        _forget_launcher()
         gc.collect()
         gc.freeze()  # or every collection in a child would copy all these pages
     except (kernel.SetupError, OSError, ImportError) as error:
@@ -154,9 +156,6 @@ def _child(prepared: walls.Walls, processes: int, fds: list[int], setup: int) ->
         os.dup2(fds[1], 1)
         os.dup2(fds[2], 2)
         prepared.put_up(processes, fds[3:], setup)
-        os.environ.clear()  # the interpreter itself sets LC_CTYPE
-        os.environ.update(prepared.room["environment"])
-        _forget_launcher()
         solution.run(job, *fds[3:])
     except (kernel.SetupError, OSError) as error:
         os.write(setup, str(error).encode())
