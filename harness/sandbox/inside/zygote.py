@@ -57,8 +57,10 @@ def _become(room: walls.Room, read: list[str], line: socket.socket) -> NoReturn:
         sys.path += room["path"]
         os.environ.clear()  # the interpreter itself sets LC_CTYPE
         os.environ.update(room["environment"])
+        os.chdir(room["scratch"])  # some modules write as they are imported
         for name in room["preload"]:
             importlib.import_module(name)
+        cleanup.empty(room["scratch"])
         prepared = walls.Walls(room, read)
         wake_read, wake = (walls.move_up(fd) for fd in os.pipe())
         os.set_blocking(wake_read, False)
