@@ -89,7 +89,10 @@ class Interpreter:
                 if writable:
                     sending = sending[self._line.send(sending) :]
                 if mine in readable:
-                    came += self._line.recv(1 << 16)
+                    if not (data_in := self._line.recv(1 << 16)):
+                        self._end()
+                        return Cell(outcome="killed", error="the interpreter ended, or closed its line to us")
+                    came += data_in
             except (BrokenPipeError, ConnectionResetError):
                 continue  # the ending comes in a moment
             if len(came) >= 4 and len(came) - 4 >= (size := int.from_bytes(came[:4], "little")):
