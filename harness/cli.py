@@ -45,6 +45,11 @@ def run(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 1234,
+    samples: Annotated[int, typer.Option(help="Answers to each problem, for pass@k; needs --temperature.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sample at this temperature instead of the protocol's (greedy).")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this share.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")] = None,
     shots_file: Annotated[
         Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")
@@ -73,6 +78,9 @@ def run(
         dtype=dtype,
         device=device,
         seed=seed,
+        draws=samples,
+        temperature=temperature,
+        top_p=top_p,
         data_dir=data_dir,
         shots_file=shots_file,
         unsafe_no_sandbox=unsafe_no_sandbox,

@@ -9,6 +9,7 @@ from harness.data import Data
 from harness.environment import describe
 from harness.registry import task_class, task_names
 from harness.sandbox import SandboxUnavailable, probe
+from harness.sandbox.languages import LANGUAGES
 from qwen_model.catalogue import CATALOGUE, available, hub_problem
 from qwen_model.download import cache_dir
 
@@ -22,6 +23,7 @@ def examine() -> list[list[str]]:
         ["python", machine["python"], ", ".join(f"{name} {text}" for name, text in found["packages"].items())],
         _isolation(),
         _kernels(),
+        *_languages(),
     ]
     cache = cache_dir()
     existing = next(path for path in (cache, *cache.parents) if path.exists())
@@ -48,6 +50,16 @@ def _kernels() -> list[str]:
 
     problem = kernels.unavailable()
     return ["decoding kernels", "none: slower" if problem else "in use", problem or kernels.describe()]
+
+
+def _languages() -> list[list[str]]:
+    """The compilers and runtimes that humanevalpack needs."""
+    rows = []
+    for name, language in LANGUAGES.items():
+        absent = [tool for tool in language.tools if not shutil.which(tool)]
+        detail = f"install {', '.join(absent)} to judge humanevalpack's {name} problems" if absent else ""
+        rows.append([f"language {name}", "not installed" if absent else "here", detail])
+    return rows
 
 
 def _isolation() -> list[str]:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from harness.sandbox import Policy, Result, Sandbox
+from harness.sandbox.interpreter import POLICY, Cell, Interpreter
+from harness.sandbox.languages import Workshop
 from qwen_model.generation import Generated, Generator, Request
 from qwen_model.prefill import CausalLM, Continuation, Reader, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
-from tasks.api import Chat, Decoding, Prompt, Reply, Sample, Task, Verdict
+from tasks.api import Chat, Check, Decoding, Prompt, Reply, Sample, Task, Verdict
 
 Answer = TypeVar("Answer")
 
@@ -96,8 +99,37 @@ class _SandboxHandle:
         self._engine = engine
 
     async def run(self, code: str, *, cpu_seconds: float = 5.0) -> Result:
-        sandbox = Sandbox(Policy(cpu_seconds=cpu_seconds), unsafe=self._engine.unsafe)
-        return await asyncio.get_running_loop().run_in_executor(self._engine.runners, sandbox.run, code)
+        return await self._engine.in_thread(self._engine.sandbox(Policy(cpu_seconds=cpu_seconds)).run, code)
+
+    async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> Result:
+        box = self._engine.sandbox(Policy(cpu_seconds=cpu_seconds))
+        return await self._engine.in_thread(box.check, check.solution, check.tests, check.names, check.setup)
+
+    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> Result:
+        try:
+            workshop = self._engine.workshop(language, cpu_seconds)
+        except FileNotFoundError as error:
+            return Result(outcome="not_installed", detail=str(error))
+        return await self._engine.in_thread(workshop.run, source)
+
+    @asynccontextmanager
+    async def interpreter(self, files: Mapping[str, str]) -> AsyncIterator[_InterpreterHandle]:
+        box = self._engine.sandbox(POLICY)
+        # Not all samples at once: each holds a process with large libraries while its model writes.
+        async with self._engine.conversations:
+            made = await self._engine.in_thread(Interpreter, box, files)
+            try:
+                yield _InterpreterHandle(self._engine, made)
+            finally:
+                await self._engine.in_thread(made.close)
+
+
+class _InterpreterHandle:
+    def __init__(self, engine: Engine, interpreter: Interpreter) -> None:
+        self._engine, self._interpreter = engine, interpreter
+
+    async def run(self, source: str, *, seconds: float = 30.0) -> Cell:
+        return await self._engine.in_thread(self._interpreter.run, source, seconds)
 
 
 class Engine:
@@ -120,11 +152,14 @@ class Engine:
         # the generator's prefixes must survive while scores are computed, so each has a reader of its own
         self._generator: Generator[object] = Generator(model, tokenizer, Reader(model, batch_tokens), slots)
         self.runners = ThreadPoolExecutor(runners)
+        self.conversations = asyncio.Semaphore(4 * runners)
         self._wake = asyncio.Event()
         self._new: list[Request[object]] = []
         self._writing: dict[object, asyncio.Future[Generated[object]]] = {}
         self._scores: list[_Asked[list[float]]] = []
         self._pieces: dict[str, list[int]] = {}
+        self._sandboxes: dict[Policy, Sandbox] = {}
+        self._workshops: dict[tuple[str, float], Workshop] = {}
         self.tokens = Tokens()
 
     async def run(self, jobs: Sequence[tuple[Task, Sample]], done: Callable[[Judged], None]) -> None:
@@ -145,6 +180,10 @@ class Engine:
             await asyncio.gather(pump, everything, return_exceptions=True)
             self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
             self.runners.shutdown(wait=False, cancel_futures=True)
+            for sandbox in self._sandboxes.values():
+                sandbox.close()
+            for workshop in self._workshops.values():
+                workshop.close()
 
     async def _judge(self, task: Task, sample: Sample, done: Callable[[Judged], None]) -> None:
         start = time.monotonic()
@@ -153,6 +192,22 @@ class Engine:
         verdict = await task.judge(sample, handle, _SandboxHandle(self))
         seconds = time.monotonic() - start
         done(Judged(task, sample, verdict, handle.prompt, handle.response, handle.finish, handle.logprobs, seconds))
+
+    def sandbox(self, policy: Policy) -> Sandbox:
+        """The sandbox of a policy, made once."""
+        if policy not in self._sandboxes:
+            self._sandboxes[policy] = Sandbox(policy, unsafe=self.unsafe)
+        return self._sandboxes[policy]
+
+    def workshop(self, language: str, cpu_seconds: float) -> Workshop:
+        """The workshop of a language, made once. Raises FileNotFoundError where its compiler is not installed."""
+        if (language, cpu_seconds) not in self._workshops:
+            self._workshops[language, cpu_seconds] = Workshop(language, cpu_seconds, unsafe=self.unsafe)
+        return self._workshops[language, cpu_seconds]
+
+    async def in_thread(self, work: Callable[..., Answer], *args: Any) -> Answer:
+        """The result of blocking work, done in the pool of runners."""
+        return await asyncio.get_running_loop().run_in_executor(self.runners, work, *args)
 
     def encode(self, prompt: Prompt) -> tuple[str, list[int]]:
         """The text as the model sees it, and its tokens."""

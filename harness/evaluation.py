@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from harness.data import Data
 from harness.records import FORMAT, Run, SampleRecord, spec_hash
 from harness.registry import task_class
 from harness.selection import digest, digest_prompts, select
-from harness.statistics import summarise
+from harness.statistics import DRAW_MARK, summarise
 from harness.store import Store, open_store
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
 from tasks.api import Sample, Task, TaskError
@@ -43,6 +44,11 @@ class Settings:
     dtype: str = "float32"
     device: str = "cpu"
     seed: int = 1234
+    draws: int = 1
+    """Answers to each problem, for pass@k; more than one needs a temperature."""
+    temperature: float | None = None
+    """For tasks that generate; None: the task's own, which is greedy in the report's protocols."""
+    top_p: float | None = None
     data_dir: Path | None = None
     shots_file: Path | None = None
     unsafe_no_sandbox: bool = False
@@ -75,13 +81,15 @@ def prepare(settings: Settings) -> Prepared:
         checkpoint = settings.model.checkpoint
         dtype, device = str(settings.model.dtype).removeprefix("torch."), settings.model.device.type
         settings = replace(settings, backend="native", dtype=dtype, device=device)
+    for task in tasks:
+        _redecode(task, settings)
     data = Data(settings.data_dir)
     samples: dict[str, tuple[Sample, ...]] = {}
     entries: dict[str, Any] = {}
     for task in tasks:
         everything = task.samples(data)
         chosen = select(task.name, everything, settings.filters, settings.limit)
-        samples[task.name] = tuple(chosen)
+        samples[task.name] = tuple(_drawn(chosen, settings.draws))
         entries[task.name] = {
             "version": task.version,
             "title": task.title,
@@ -94,6 +102,7 @@ def prepare(settings: Settings) -> Prepared:
             "items": len(everything),
             "limit": settings.limit,
             "filter": {name: list(values) for name, values in settings.filters.items()},
+            **({"draws": settings.draws} if settings.draws > 1 else {}),
             "prompts": digest_prompts(task, chosen),
         }
     spec = {
@@ -148,10 +157,43 @@ def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
         run = Run(folder)
         results = {
             "spec": prepared.spec,
-            "tasks": {task.name: summarise(run.records(task.name), task.metric) for task in prepared.tasks},
+            "tasks": {task.name: _summary(run, task, prepared.settings.draws) for task in prepared.tasks},
         }
         store.finish(results, environment.describe() | {"data_origins": dict(prepared.origins)} | facts)
     return run
+
+
+def _redecode(task: Task, settings: Settings) -> None:
+    """Gives a task the asked-for sampling instead of its own."""
+    changes = {
+        name: getattr(settings, name) for name in ("temperature", "top_p") if getattr(settings, name) is not None
+    }
+    if task.decoding is None:
+        if changes or settings.draws > 1:
+            raise TaskError(f"--samples, --temperature, --top-p: task {task.name} generates nothing; leave them out")
+        return
+    if settings.draws > 1 and task.metric != "pass@1":
+        raise TaskError(f"--samples: task {task.name} is not measured by pass@k; leave it out")
+    # an attribute of this one task object: the class keeps the protocol's own
+    task.decoding = replace(task.decoding, **changes)  # type: ignore[misc]
+    if settings.draws > 1 and task.decoding.temperature == 0:
+        raise TaskError("--samples: greedy answers are all the same; give --temperature too, such as 0.8")
+
+
+def _drawn(samples: Sequence[Sample], draws: int) -> list[Sample]:
+    """Each sample `draws` times, told apart by its id, so that each has a sampling seed of its own."""
+    if draws == 1:
+        return list(samples)
+    return [replace(sample, id=f"{sample.id}{DRAW_MARK}{number}") for sample in samples for number in range(draws)]
+
+
+def _summary(run: Run, task: Task, draws: int) -> dict[str, Any]:
+    try:
+        return summarise(run.records(task.name), task.metric, draws)
+    except ValueError as error:
+        raise TaskError(
+            f"{task.name}: no sample could be judged here ({error}); install the languages it needs"
+        ) from None
 
 
 def evaluate(
@@ -291,6 +333,12 @@ def _check(settings: Settings) -> None:
             raise TaskError("--device: cuda is not to be had here; leave the option out to use the processor")
     if settings.limit is not None and settings.limit < 1:
         raise TaskError(f"--limit: {settings.limit} is no number of samples; give 1 or more, or leave it out for all")
+    if settings.draws < 1:
+        raise TaskError(f"--samples: {settings.draws} is no number of answers; give 1 or more")
+    if settings.temperature is not None and not 0 <= settings.temperature < math.inf:
+        raise TaskError(f"--temperature: {settings.temperature} is not 0 or more")
+    if settings.top_p is not None and not 0 < settings.top_p <= 1:
+        raise TaskError(f"--top-p: {settings.top_p} is not above 0 and at most 1")
     if not settings.tasks:
         raise TaskError("--task: no task named; `harness tasks` lists them")
     twice = {name for name in settings.tasks if settings.tasks.count(name) > 1}

@@ -1,18 +1,20 @@
 """Intervals for fractions: every number that a run reports comes from here.
 
 Sources: Wilson, JASA 22 (1927) for the interval; Kish, Survey Sampling (1965) for the design effect and the effective
-sample size. All values are fractions in 0..1, and all intervals are 95 % unless said otherwise. Results are the same to
-the last digit whatever the order of the input, since `results.json` of a resumed run must equal an unbroken run's.
+sample size; Chen et al., arXiv 2107.03374 (2021), section 2.1 for pass@k. All values are fractions in 0..1, and all
+intervals are 95 % unless said otherwise. Results are the same to the last digit whatever the order of the input, since
+`results.json` of a resumed run must equal an unbroken run's.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 from harness.records import Estimate, SampleRecord
 
@@ -74,25 +76,71 @@ def design_effect(correct: Sequence[bool], groups: Sequence[str | None]) -> floa
     return len(sizes) * (n - 1) * squares / ((len(sizes) - 1) * n * n * total * (n - total))
 
 
-def summarise(records: Iterable[SampleRecord], metric: Literal["accuracy", "pass@1"]) -> dict[str, Any]:
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The chance that at least one of k answers, drawn from n of which `correct` are right, is right: unbiased for
+    pass@k. 1 - C(n - correct, k) / C(n, k), in whole numbers up to the last division."""
+    if not 0 <= correct <= n:
+        raise ValueError(f"{correct} correct of {n} answers")
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} of {n} answers; k lies between 1 and their number")
+    return 1 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def pass_at(tallies: Sequence[tuple[int, int]], k: int) -> Estimate:
+    """The mean of pass@k over problems, each (answers, right answers), with a percentile bootstrap over problems.
+
+    The bootstrap draws BOOTSTRAPS times with a fixed seed; the problems are sorted first, so order changes nothing.
+    """
+    values = sorted(pass_at_k(n, right, k) for n, right in tallies)
+    if not values:
+        raise ValueError("no items: a fraction of nothing has no value")
+    draw = random.Random(BOOTSTRAP_SEED)
+    means = sorted(math.fsum(draw.choices(values, k=len(values))) / len(values) for _ in range(BOOTSTRAPS))
+    tail = round(0.025 * BOOTSTRAPS)
+    value = math.fsum(values) / len(values)
+    return Estimate(value, min(means[tail], value), max(means[-1 - tail], value), len(values))
+
+
+BOOTSTRAPS, BOOTSTRAP_SEED = 2000, 20230928
+LADDER = (1, 10, 100)
+"""Values of k that are reported, as far as there are answers."""
+DRAW_MARK = "#"
+"""Between a problem's id and the number of the answer, where a problem is answered more than once."""
+UNCOUNTED = "not_installed"
+"""The outcome that is neither right nor wrong."""
+
+
+def summarise(records: Iterable[SampleRecord], metric: str, draws: int = 1) -> dict[str, Any]:
     """The entry of one task in `results.json`: {"n", "metrics": {metric: estimate}, "outcomes"}, and "groups" if any.
 
-    Both metrics are the share of correct samples with the interval of `accuracy`: pass@1 of one sample per problem is
-    that. A group's own interval is Wilson's. Nothing in it depends on time or order.
+    The metric is the share of correct samples with the interval of `accuracy`: pass@1 of one answer per problem is
+    that. With several `draws` a problem, ids end in DRAW_MARK and a number, n counts problems and the metrics are
+    pass@k. A group's own interval is Wilson's, of all its answers. Samples that could not be judged here count in
+    "outcomes" only. Nothing in it depends on time or order. Raises ValueError where no sample counts.
     """
-    judged = sorted((record.id, record.group, record.correct, record.outcome) for record in _distinct(records))
+    rows = sorted((record.id, record.group, record.correct, record.outcome) for record in _distinct(records))
+    judged = [row for row in rows if row[3] != UNCOUNTED]
     correct, groups = [row[2] for row in judged], [row[1] for row in judged]
+    if draws == 1:
+        n, metrics = len(judged), {metric: asdict(accuracy(correct, groups))}
+    else:
+        by_problem: defaultdict[str, list[bool]] = defaultdict(list)
+        for item, _, right, _ in judged:
+            by_problem[item.rpartition(DRAW_MARK)[0]].append(right)
+        tallies = [(len(answers), sum(answers)) for answers in by_problem.values()]
+        ladder = [k for k in LADDER if k <= min(size for size, _ in tallies)] if tallies else [1]
+        n, metrics = len(tallies), {f"pass@{k}": asdict(pass_at(tallies, k)) for k in ladder}
     entry: dict[str, Any] = {
-        "n": len(judged),
-        "metrics": {metric: asdict(accuracy(correct, groups))},
-        "outcomes": dict(sorted(Counter(row[3] for row in judged).items())),
+        "n": n,
+        "metrics": metrics,
+        "outcomes": dict(sorted(Counter(row[3] for row in rows).items())),
     }
-    tallies: defaultdict[str, list[bool]] = defaultdict(list)
+    by_group: defaultdict[str, list[bool]] = defaultdict(list)
     for _, group, right, _ in judged:
         if group is not None:
-            tallies[group].append(right)
-    if tallies:
-        entry["groups"] = {name: asdict(wilson(sum(tallies[name]), len(tallies[name]))) for name in sorted(tallies)}
+            by_group[group].append(right)
+    if by_group:
+        entry["groups"] = {name: asdict(wilson(sum(by_group[name]), len(by_group[name]))) for name in sorted(by_group)}
     return entry
 
 

@@ -7,8 +7,9 @@ goes through `visible`, then through Jinja's escaping, and the page's own policy
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,11 +100,14 @@ def _html(run: Run, summary: render.Summary) -> str:
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "shortened": _shortened,
         "interval": lambda estimate: render.interval(100 * estimate.low, 100 * estimate.high),
         "as_json": _json,
+        "pictures": _pictures,
+        "without_pictures": _without_pictures,
     }
+    environment.filters |= filters
     return environment.get_template("report.html.j2").render(
         name=run.path.resolve().name,
         facts=_facts(run),
@@ -149,6 +153,16 @@ def _environment(run: Run) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+
+
+def _pictures(detail: Mapping[str, Any]) -> list[str]:
+    """The pictures that a code interpreter drew, as base64. Model-written code made them: nothing else passes."""
+    found = detail.get("images", [])
+    return [text for text in found if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9+/]+={0,2}", text)]
+
+
+def _without_pictures(detail: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in detail.items() if name != "images"}
 
 
 def _shortened(text: str) -> str:

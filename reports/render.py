@@ -36,7 +36,8 @@ class Row:
     low: float
     high: float
     unextracted: int
-    timeouts: int
+    timeouts: float
+    """Share of the answers that ran out of time, in per cent."""
     column: str | None
     """The report's column in print ("Table 5, GSM8K 0-shot"), None if the report has none for this protocol."""
     qwen: tuple[paper.PaperRow, ...]
@@ -54,7 +55,7 @@ class Summary:
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
     header: tuple[str, ...] = (
-        *("Task", "n", "Score %", "95 % interval", "Not extracted", "Timeouts"),
+        *("Task", "n", "Score %", "95 % interval", "Not extracted", "Timeouts %"),
         *("The report's column", "Qwen 1.8B", "Qwen 7B", "Qwen 14B", "Best other up to 14B", "Notes"),
     )
 
@@ -67,7 +68,7 @@ class Summary:
                 f"{row.value:.1f}",
                 interval(row.low, row.high),
                 str(row.unextracted),
-                str(row.timeouts),
+                f"{row.timeouts:.1f}",
                 row.column or "none",
                 *[score(cell) for cell in row.qwen or (None,) * len(SIZES)],
                 f"{score(row.other)} ({row.other.name})" if row.other else "–",
@@ -96,6 +97,13 @@ def _row(name: str, spec: Mapping[str, Any], result: TaskResult, model: Mapping[
     other: paper.PaperRow | None = None
     column = None
     notes = _limits(result.n, spec)
+    for other_metric in (other_name for other_name in result.metrics if other_name != metric):
+        more = result.metrics[other_metric]
+        notes.append(f"{other_metric}: {100 * more.value:.1f} ({interval(100 * more.low, 100 * more.high)}).")
+    if spec.get("draws", 1) > 1:
+        notes.append(f"{spec['draws']} answers to each problem; the report has one greedy answer.")
+    if missing := result.outcomes.get("not_installed", 0):
+        notes.append(f"{missing:,} answers could not be judged here: a compiler or library is not installed.")
     if cell is None:
         notes.append("The report has no number for this protocol.")
     else:
@@ -117,7 +125,7 @@ def _row(name: str, spec: Mapping[str, Any], result: TaskResult, model: Mapping[
         low=100 * estimate.low,
         high=100 * estimate.high,
         unextracted=result.outcomes.get("unextracted", 0),
-        timeouts=result.outcomes.get("timeout", 0),
+        timeouts=100 * result.outcomes.get("timeout", 0) / max(1, sum(result.outcomes.values())),
         column=column,
         qwen=qwen,
         other=other,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -118,7 +119,7 @@ class Model(Protocol):
 
 
 class SandboxResult(Protocol):
-    """What a finished program left behind."""
+    """What finished code left behind."""
 
     @property
     def outcome(self) -> str: ...
@@ -128,11 +129,61 @@ class SandboxResult(Protocol):
     def stderr(self) -> str: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A solution and its tests, in Python. They run in processes of their own: the tests see of the solution only
+    `names`, which they may call or pass back as arguments, and the solution sees nothing of the tests."""
+
+    solution: str
+    tests: str
+    names: tuple[str, ...]
+    setup: str = ""
+    """Run before the tests, such as the helpers that the data set defines."""
+
+
+class CellResult(Protocol):
+    """What came of a cell; `outcome` is "ok", "error", "syntax", "memory", "timeout" or "killed"."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def figures(self) -> tuple[Any, ...]: ...
+    @property
+    def images(self) -> tuple[bytes, ...]: ...
+
+
+class Interpreter(Protocol):
+    """A Python that keeps its variables between cells."""
+
+    async def run(self, source: str, *, seconds: float = 30.0) -> CellResult:
+        """Run a cell, at most `seconds` by the clock."""
+        ...
+
+
 class Sandbox(Protocol):
     """Runs model-written code behind walls."""
 
     async def run(self, code: str, *, cpu_seconds: float = 5.0) -> SandboxResult:
-        """Run a Python program; `outcome` is "ok" only if it ran to its end."""
+        """Run a Python program; `outcome` is "ok" if it says that it ran to its end."""
+        ...
+
+    async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> SandboxResult:
+        """Test a solution; `outcome` is "passed" only if all tests held, which the solution cannot forge."""
+        ...
+
+    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
+        """Build and run a program in js, java, go, cpp or rust; `outcome` is "ok" if it says so by its exit status,
+        "not_installed" where something that it needs is not."""
+        ...
+
+    def interpreter(self, files: Mapping[str, str]) -> AbstractAsyncContextManager[Interpreter]:
+        """An interpreter of one's own, with these files (name and text) in its working folder."""
         ...
 
 
@@ -140,7 +191,8 @@ class Sandbox(Protocol):
 
 Outcome = str
 """`correct`, `wrong`, `unextracted` (no answer could be read from the reply), or for code what ended it: `error`,
-`syntax`, `timeout`, `memory`, `killed`, `no_code`."""
+`syntax`, `timeout`, `memory`, `killed`, `no_code`; `not_installed` where a compiler or library is missing, which counts
+neither way."""
 
 
 @dataclass(frozen=True, kw_only=True)

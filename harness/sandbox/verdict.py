@@ -1,51 +1,77 @@
-"""From how a run ended to its outcome."""
+"""From how a job ended to its outcome."""
 
 from __future__ import annotations
 
 import os
 import signal
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from harness.sandbox.policy import Outcome, Policy
 
 
 class Ending(TypedDict):
-    """The supervisor's last word. reason: why it killed the code ("" it did not, else "wall", "cpu", "processes",
-    "scratch"); status: as of waitpid; cpu_seconds of the whole tree; wall_seconds from start to end."""
+    """How a job ended. reason: why it was killed ("" it was not, "stopped" by us, else "wall", "cpu", "memory",
+    "processes", "scratch"); status: as of waitpid; cpu_seconds of the whole tree; wall_seconds from start to end;
+    setup: the wall that could not be put up."""
 
     reason: str
     status: int
     cpu_seconds: float
     wall_seconds: float
+    setup: NotRequired[str]
 
 
 def judge(ending: Ending, kind: str, policy: Policy) -> tuple[Outcome, str]:
-    """The outcome, and how it came about in words.
+    """The outcome of a program, or of a solution by itself, and how it came about in words.
 
-    kind: what the launcher proved about the code's end ("ok", "error", "syntax", "memory"), "" for no proof.
+    kind: what the process said of its end ("ok", "error", "syntax", "memory"), "" if it said nothing.
     """
     over: dict[str, tuple[Outcome, str]] = {
         "wall": ("timeout", f"killed after {policy.wall_limit:g} s by the clock"),
         "cpu": ("timeout", f"killed after {policy.cpu_seconds:g} s of processor time"),
+        "memory": ("memory", f"killed for more than {policy.memory_mb} MiB of memory"),
         "processes": ("killed", f"killed for more than {policy.processes} processes"),
         "scratch": ("killed", f"killed for more than {policy.scratch_mb} MiB or too many files in the scratch folder"),
     }
-    if ending["reason"]:
+    if ending["reason"] in over:
         return over[ending["reason"]]
     status = os.waitstatus_to_exitcode(ending["status"])
     # By the time used, not by the signal: code that catches SIGXCPU has had its time as well.
     if ending["cpu_seconds"] > policy.cpu_seconds or status == -signal.SIGXCPU:
         return "timeout", f"used more than {policy.cpu_seconds:g} s of processor time"
-    if status < 0:
-        return "killed", f"ended by signal {-status} ({signal.strsignal(-status)})"
-    if kind == "ok" and status == 0:
-        return "ok", "ran to its end"
     if kind == "syntax":
         return "syntax", "does not compile"
     if kind == "memory":
         return "memory", f"MemoryError under a limit of {policy.memory_mb} MiB"
     if kind == "error":
         return "error", "uncaught exception"
+    if ending["reason"] == "stopped":
+        return "killed", "went on without answering its tests"
+    if status < 0:
+        return "killed", f"ended by signal {-status} ({signal.strsignal(-status)})"
+    if kind == "ok" and status == 0:
+        return "ok", "ran to its end"
     if status:
         return "error", f"exit status {status}"
     return "killed", "exit status 0 before the end"
+
+
+def judge_tests(solution: tuple[Ending, str], tests: tuple[Ending, str], policy: Policy) -> tuple[Outcome, str]:
+    """The outcome of a solution under its tests. Each pair: how the process ended, and what it said of its end.
+
+    Only the tests' word makes it "passed": no code of the solution's runs in their process.
+    """
+    alone, why = judge(*solution, policy)
+    outcome, how = judge(*tests, policy)
+    kind = tests[1]
+    if outcome == "ok":
+        return ("passed", "all tests held") if alone != "timeout" else (alone, why)
+    if kind == "wrong":
+        return "wrong", "a test did not hold"
+    if kind == "remote":
+        return "error", "uncaught exception in a call"
+    if kind == "gone":
+        return ("killed", "ended before its tests did") if alone == "ok" else (alone, why)
+    if outcome == "timeout" and alone in ("timeout", "memory"):
+        return alone, why
+    return outcome, f"the tests: {how}"

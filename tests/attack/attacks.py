@@ -129,7 +129,7 @@ ATTACKS: dict[str, Attack] = {
     "fork_bomb": Attack(
         tries("for i in range(150):\n    if os.fork() == 0:\n        time.sleep(30)", head="import os, time"),
         limits={"processes": 8},
-        opened={"processes": 400},
+        opened={"processes": 400, "memory_mb": 8192},
     ),
     "thread_bomb": Attack(
         "import threading, time\n"
@@ -197,5 +197,33 @@ ATTACKS: dict[str, Attack] = {
         tries("mmap.mmap(-1, 2 << 30)", head="import mmap", error="(OSError, MemoryError)"),
         limits={"memory_mb": 512},
         opened={"memory_mb": 4096},
+    ),
+    "memory_of_many_processes": Attack(
+        tries(
+            "for i in range(4):\n    if os.fork() == 0:\n        x = b'x' * (200 << 20)\n        time.sleep(1.5)\n"
+            "        os._exit(0)\nfor i in range(4):\n    assert os.wait()[1] == 0",
+            head="import os, time",
+        ),
+        limits={"memory_mb": 512},
+        opened={"memory_mb": 2048},
+    ),
+    # ways round what Python offers
+    "reloaded_module": Attack(tries("importlib.reload(os)\nos.listdir(HOME)", head="import importlib, os")),
+    "posix_module": Attack(tries("posix.open(SECRET, posix.O_RDONLY)", head="import posix")),
+    "raw_open": Attack(SYSCALL + "breach('openat', call(257, 56, -100, SECRET.encode(), 0, 0))"),
+    "keyrings": Attack(SYSCALL + "breach('keyctl', call(250, 219, 0, -3, 0))"),
+    "bpf": Attack(
+        SYSCALL + "breach('bpf', call(321, 280, 0, (ctypes.c_uint32 * 32)(2, 4, 4, 1), 128))", needs_root=True
+    ),
+    "io_uring": Attack(
+        SYSCALL + "breach('io_uring_setup', call(425, 425, 4, ctypes.create_string_buffer(120)))", needs_root=True
+    ),
+    "perf_event": Attack(
+        SYSCALL + "breach('perf_event_open', call(298, 241, (ctypes.c_uint64 * 16)(1, 0, 0), 0, -1, -1, 0))",
+        needs_root=True,
+    ),
+    "anonymous_file": Attack(SYSCALL + "breach('memfd_create', call(319, 279, b'x', 0))"),
+    "shared_memory": Attack(
+        SYSCALL + "at = call(29, 194, 0, 4096, 0o1600)\nbreach('shmget', at)\ncall(31, 195, at, 0, 0)"
     ),
 }

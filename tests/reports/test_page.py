@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from harness.records import Run, RunError, spec_hash
 from reports import page, paper
-from reports.page import visible, write_report
+from reports.page import _pictures, visible, write_report
 from reports.render import sections, summary_table
 
 lxml_html = pytest.importorskip("lxml.html")
@@ -40,7 +41,7 @@ def test_summary_has_the_runs_numbers_and_the_reports(run: Run) -> None:
     )
     assert (gsm8k.n, gsm8k.items, gsm8k.value) == (40, 1319, 30.0)
     assert gsm8k.unextracted == run.results["gsm8k-chat"].outcomes["unextracted"] > 0
-    assert rows["humaneval-chat"].timeouts == 3 and gsm8k.timeouts == 0
+    assert rows["humaneval-chat"].timeouts == 100 * 3 / rows["humaneval-chat"].n and gsm8k.timeouts == 0
     assert [cell.value for cell in rows["mmlu"].qwen] == [44.6, 58.2, 66.3] and rows["mmlu"].column == "Table 2, MMLU"
     assert [cell.model for cell in gsm8k.qwen] == ["Qwen-Chat"] * 3
     assert rows["mmlu"].other == paper.PaperRow("Baichuan2", "13B", 59.5)  # 20B and 70B are left out
@@ -49,7 +50,7 @@ def test_summary_has_the_runs_numbers_and_the_reports(run: Run) -> None:
 def test_terminal_rows_fit_their_header(run: Run) -> None:
     summary = summary_table(run)
     assert {len(cells) for cells in summary.cells()} == {len(summary.header)}
-    assert summary.cells()[1][:6] == ("gsm8k-chat", "40 of 1,319", "30.0", "18.1 – 45.4", "8", "0")
+    assert summary.cells()[1][:6] == ("gsm8k-chat", "40 of 1,319", "30.0", "18.1 – 45.4", "8", "0.0")
 
 
 def footnotes(run: Run, task: str) -> str:
@@ -88,7 +89,7 @@ def test_page_shows_the_table(run: Run) -> None:
     rows = document.xpath("//table[@class='scores']/tbody/tr")
     assert len(rows) == 3
     cells = [text(cell) for cell in rows[1].xpath("./th|./td")]
-    assert cells[0].startswith("gsm8k-chat [") and cells[1:6] == ["40 of 1,319", "30.0", "18.1 – 45.4", "8", "0"]
+    assert cells[0].startswith("gsm8k-chat [") and cells[1:6] == ["40 of 1,319", "30.0", "18.1 – 45.4", "8", "0.0"]
     assert cells[6:10] == ["Table 5, GSM8K 0-shot", "27.8", "50.3", "60.1"]
     for link in document.xpath("//a[@href]"):  # footnotes and parts are where the links say
         assert len(document.xpath(f"//*[@id='{link.get('href')[1:]}']")) == 1
@@ -222,3 +223,15 @@ def test_long_text_keeps_both_ends() -> None:
     cut = page._shortened("a" * 30_000 + "end")
     assert cut.startswith("aaa") and cut.endswith("end") and "10,003 characters left out" in cut
     assert page._shortened("a" * page.LONGEST) == "a" * page.LONGEST
+
+
+def test_pictures_are_shown_and_nothing_else_passes_for_one(run: Run) -> None:
+    assert _pictures({"images": ["cG5n", 'x" onerror="', 3, "a b"]}) == ["cG5n"] and _pictures({}) == []
+    database = sqlite3.connect(run.path / "samples.sqlite")
+    with database:
+        database.execute("UPDATE samples SET detail = ? WHERE task = 'mmlu'", ('{"images": ["cG5n"], "kept": 1}',))
+    database.close()
+    document = html_of(run)
+    sources = {image.get("src") for image in document.xpath("//details[@class='sample']//img")}
+    assert sources == {"data:image/png;base64,cG5n"}
+    assert "&quot;images&quot;" not in (run.path / "report.html").read_text()

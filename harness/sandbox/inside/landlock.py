@@ -54,13 +54,16 @@ class Ruleset:
     def allow_reading(self, path: str) -> None:
         self.allow(path, READ_FILE | READ_DIR | EXECUTE)
 
+    def allow_listing(self, path: str) -> None:
+        """The names of the files there, which imports look through; not their content."""
+        self.allow(path, READ_DIR)
+
     def allow_device(self, path: str) -> None:
         self.allow(path, READ_FILE | WRITE_FILE | TRUNCATE)
 
-    def allow_scratch(self, path: str) -> None:
-        self.allow(path, self.handled & ~(EXECUTE | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK))
+    def allow_scratch(self, path: str, programs: bool) -> None:
+        self.allow(path, self.handled & ~((0 if programs else EXECUTE) | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK))
 
     def restrict(self) -> None:
         """Puts the wall up around this thread; no_new_privs must be set. Raises SetupError."""
         kernel.syscall("landlock_restrict_self", RESTRICT_SELF, self.fd, ctypes.c_uint32(0))
-        os.close(self.fd)

@@ -1,36 +1,30 @@
-"""The supervisor: reads a job, starts the code behind the walls, watches it, kills all of it, says how it went.
+"""The supervisor of a room: starts the zygote behind its walls, hands it job after job, watches each, says how it went.
 
-    python -I -S -c "...; from inside.launch import main; main()" FOLDER PROOF STATUS      (two descriptors)
+    python -P -s -S -c "...; from inside.launch import main; main()" FOLDER LINE      (a descriptor)
 
-The job comes on stdin: its length in 8 bytes, then a marshalled dict. Stdin stays open as long as somebody wants the
-result; when it closes, everything is killed. The last word is a Python literal on STATUS.
+LINE is a socket of packets, each one message: first the room, marshalled; then for each job RUN with its descriptors,
+answered by its ending. KILL ends a job early. When the other side closes, everything is killed.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
-import resource
 import select
 import signal
+import socket
 import sys
 import time
 
-from . import cleanup, kernel, tree, walls
+from . import cleanup, kernel, tree, walls, zygote
 
 POLL_SECONDS = 0.05
 SCRATCH_ENTRIES = 10000
+PATIENCE_SECONDS = 10.0
 
 
-def _read_job() -> walls.Job:
-    size = int.from_bytes(os.read(0, 8), "little")
-    data = bytearray()
-    while len(data) < size:
-        if not (part := os.read(0, size - len(data))):
-            sys.exit(1)
-        data += part
-    job: walls.Job = marshal.loads(bytes(data))
-    return job
+class _AbandonedError(Exception):
+    """Nobody wants the results any more."""
 
 
 def _scratch_full(folder: str, limit_mb: int) -> bool:
@@ -55,80 +49,80 @@ def _scratch_full(folder: str, limit_mb: int) -> bool:
     return False
 
 
-def _objection(job: walls.Job, deadline: float) -> str:
-    """Why the code must end now: "abandoned", "wall", "cpu", "processes", "scratch", or "" for no reason."""
-    if select.select([0], [], [], 0)[0]:
-        return "abandoned"
+def _objection(room: walls.Room, spent: float, deadline: float) -> str:
+    """Why the code must end now: "wall", "cpu", "memory", "processes", "scratch", or "" for no reason.
+
+    spent: processor seconds of the room before this job.
+    """
     if time.monotonic() >= deadline:
         return "wall"
     pids = tree.descendants()
-    if tree.cpu_seconds(pids) > job["cpu_seconds"]:
+    if tree.cpu_seconds(pids) - spent > room["cpu_seconds"]:
         return "cpu"
-    if job["tier"] == "namespaces":
+    if tree.memory_bytes(pids) > room["memory_mb"] << 20:
+        return "memory"
+    if room["tier"] == "namespaces":
         return ""  # the kernel counts processes and scratch space there
-    if len(pids) > job["processes"]:
+    if len(pids) - 1 > room["processes"]:  # the zygote is none of the code's
         return "processes"
-    return "scratch" if _scratch_full(job["scratch"], job["scratch_mb"]) else ""
+    return "scratch" if _scratch_full(room["scratch"], room["scratch_mb"]) else ""
 
 
-def _watch(job: walls.Job, first: int) -> tuple[str, int | None]:
-    """Waits for the end of process first, or until there is an objection: the objection, and the wait status."""
-    deadline = time.monotonic() + job["wall_seconds"]
+def _watch(room: walls.Room, line: socket.socket, below: socket.socket, spent: float) -> dict[str, object]:
+    """Waits for the end of the job that the zygote runs, which is hastened on an objection: how it ended.
+
+    Raises SetupError when the zygote does not answer, _Abandoned when nobody wants to know.
+    """
+    deadline, reason = time.monotonic() + room["wall_seconds"], ""
     while True:
         pause = min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))
-        signal.sigtimedwait([signal.SIGCHLD], pause)
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == first:
-                return "", status
-            if pid == 0:
-                break
-        if objection := _objection(job, deadline):
-            return objection, None
+        ready = select.select([line, below], [], [], PATIENCE_SECONDS if reason else pause)[0]
+        if below in ready:
+            if not (answer := below.recv(65536)):
+                raise kernel.SetupError("the zygote ended")
+            ending: dict[str, object] = marshal.loads(answer)
+            return {"reason": reason, **ending}
+        if line in ready:
+            if line.recv(16) != zygote.KILL:
+                raise _AbandonedError
+            reason = reason or "stopped"
+            below.send(zygote.KILL)
+        elif reason:
+            raise kernel.SetupError("the processes of the code could not be killed")
+        elif reason := _objection(room, spent, deadline):
+            below.send(zygote.KILL)
 
 
-def _supervise(job: walls.Job, proof: int) -> dict[str, object]:
-    """Runs the job to its end. Raises SetupError or OSError when a wall cannot be put up."""
-    setup_read, setup = os.pipe()
-    ended_read, ended = os.pipe()
-    setup, ended = walls.move_up(setup), walls.move_up(ended)
-    first = walls.start(job, proof, setup, ended)
-    for fd in (proof, setup, ended):
-        os.close(fd)
-    kernel.prctl("PR_SET_DUMPABLE", kernel.PR_SET_DUMPABLE, 0)  # not before: it would close the map of users to us
-    if message := os.read(setup_read, 4096):
-        tree.kill_all(first)
-        raise kernel.SetupError(message.decode(errors="replace"))
-    begin = time.monotonic()
-    reason, status = _watch(job, first)
-    wall = time.monotonic() - begin
-    # A process namespace that is killed does not pass on the time of those within.
-    before = tree.cpu_seconds(tree.descendants()) if reason else 0.0
-    if not tree.kill_all(first if status is None else None):
-        raise kernel.SetupError("the processes of the code could not be killed")
-    passed_on = os.read(ended_read, 4)
-    if reason == "abandoned" and job["tier"] != "namespaces":
-        cleanup.remove(job["scratch"])
-    if passed_on:
-        status = int.from_bytes(passed_on, "little")
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "reason": reason,
-        "status": int(signal.SIGKILL) if status is None else status,
-        "cpu_seconds": max(before, used.ru_utime + used.ru_stime),
-        "wall_seconds": wall,
-    }
+def _serve(room: walls.Room, line: socket.socket) -> None:
+    below, pid = zygote.start(room)
+    line.send(zygote.READY)
+    while True:
+        message, fds, _, _ = socket.recv_fds(line, 16, zygote.MAX_FDS)
+        if not message:
+            return
+        if message != zygote.RUN:
+            continue  # KILL came too late: the job had ended
+        spent = tree.cpu_seconds([pid])
+        socket.send_fds(below, [zygote.RUN], fds)
+        for fd in fds:
+            os.close(fd)
+        line.send(marshal.dumps(_watch(room, line, below, spent)))
 
 
 def main() -> None:
-    """The whole life of the helper interpreter."""
+    """The whole life of the supervisor."""
     sys.path.pop()  # the folder that we were imported from
-    proof, status = (walls.move_up(int(text)) for text in sys.argv[2:4])
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-    job = _read_job()
+    line = socket.socket(fileno=walls.move_up(int(sys.argv[2])))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    room: walls.Room = marshal.loads(line.recv(1 << 20))
     try:
         kernel.prctl("PR_SET_CHILD_SUBREAPER", kernel.PR_SET_CHILD_SUBREAPER, 1)
-        ending = _supervise(job, proof)
+        _serve(room, line)
     except (kernel.SetupError, OSError) as error:
-        ending = {"setup": str(error)}
-    os.write(status, repr(ending).encode())
+        line.send(marshal.dumps({"setup": str(error)}))
+    except _AbandonedError:
+        pass
+    finally:
+        tree.kill_all(None)
+        if room["tier"] != "namespaces":
+            cleanup.remove(room["scratch"])

@@ -7,7 +7,7 @@ import os
 from . import kernel
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-SCRATCH = "/tmp"
+SCRATCH = "/scratch"
 OLD = "/.old"
 
 
@@ -94,6 +94,8 @@ def enter_root(read: list[str], scratch_mb: int, uid: int | None) -> None:
         _bind(path, kernel.ATTR_NODEV)
     for path in DEVICES:
         _bind(path, kernel.ATTR_NOEXEC)
+    if not os.path.exists("/tmp"):  # what is read may lie there
+        os.symlink(SCRATCH, "/tmp")
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         if os.path.islink(f"{OLD}/{name}") and not os.path.lexists(f"/{name}"):
             os.symlink(os.readlink(f"{OLD}/{name}"), f"/{name}")

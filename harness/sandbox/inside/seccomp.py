@@ -136,7 +136,11 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.POINTER(_Filter))]
 
 
-def install(code: list[Instruction]) -> None:
+def assemble(code: list[Instruction]) -> ctypes.Structure:
+    """The filter as the kernel takes it."""
+    return _Program(len(code), (_Filter * len(code))(*(_Filter(*instruction) for instruction in code)))
+
+
+def install(filter: ctypes.Structure) -> None:
     """Puts the filter on this thread and all it starts; no_new_privs must be set. Raises SetupError."""
-    filters = (_Filter * len(code))(*(_Filter(*instruction) for instruction in code))
-    kernel.seccomp_filter(_Program(len(code), filters))
+    kernel.seccomp_filter(filter)

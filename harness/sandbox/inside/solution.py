@@ -1,4 +1,4 @@
-"""The code itself, compiled and run as __main__, and the proof that it ran to its end."""
+"""What a process behind the walls becomes: a program, a solution that answers calls, or the tests that call it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import atexit
 import builtins
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from types import ModuleType, TracebackType
-from typing import NoReturn
+from types import CodeType, ModuleType, TracebackType
+from typing import Any, NoReturn
+
+from . import cells, wire
 
 NAME = "<solution>"
+TESTS = "<tests>"
 
 
-def _show(source: str, error: BaseException, traceback: TracebackType | None) -> None:
+def _show(source: str, name: str, error: BaseException, traceback: TracebackType | None) -> None:
     """The traceback on stderr, with the lines of the source, without the launcher's own frames."""
     import linecache  # paid for by failing code only
     from traceback import print_exception
 
-    linecache.cache[NAME] = (len(source), None, source.splitlines(keepends=True), NAME)
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     print_exception(type(error), error, traceback)
 
 
@@ -38,19 +42,25 @@ def _exit_status(error: SystemExit) -> int:
     return 1
 
 
-def run(source: str, token: str, proof: int) -> NoReturn:
-    """Runs source and ends the process; writes `token kind` to the descriptor proof when it ended by itself.
+def run(job: dict[str, Any], proof: int, channel: int = -1) -> NoReturn:
+    """Does the job and ends the process; writes `token kind` to the descriptor proof when it ended by itself.
 
-    What the code could replace in modules is taken hold of before it starts. It shares this process, so it can find
-    the token by walking frames or memory: docs/security.md says so.
+    The token keeps apart what the code writes to descriptors that it happens to find. It is no secret to code that
+    looks for it: nothing but tests, which share their process with no code of a model's, is believed to have passed.
     """
+    {"program": _program, "solution": _solution, "tests": _tests, "cells": _cells}[job["mode"]](
+        job, _ender(job["token"], proof), channel
+    )
+    os._exit(1)
+
+
+def _ender(token: str, proof: int) -> Callable[[str, int], NoReturn]:
+    """How this process ends. What the code could replace in modules is taken hold of before it starts."""
     write, leave, getpid, me = os.write, os._exit, os.getpid, os.getpid()
-    kinds = {kind: f"{token} {kind}".encode() for kind in ("ok", "error", "syntax", "memory")}
-    show_in_c = sys.__excepthook__
+    kinds = {
+        kind: f"{token} {kind}".encode() for kind in ("ok", "error", "syntax", "memory", "wrong", "remote", "gone")
+    }
     flushes = (sys.stdout.flush, sys.stderr.flush)
-    main = ModuleType("__main__")
-    main.__dict__["__builtins__"] = builtins
-    sys.modules["__main__"] = main
 
     def end(kind: str, status: int) -> NoReturn:
         for flush in flushes:
@@ -60,22 +70,127 @@ def run(source: str, token: str, proof: int) -> NoReturn:
             write(proof, kinds[kind])
         leave(status)
 
+    return end
+
+
+def _main_module() -> dict[str, Any]:
+    main = ModuleType("__main__")
+    main.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = main
+    return main.__dict__
+
+
+def _compile(source: str, end: Callable[[str, int], NoReturn]) -> CodeType:
     try:
-        code = compile(source, NAME, "exec", dont_inherit=True)
+        return compile(source, NAME, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        _show(source, error, None)
+        _show(source, NAME, error, None)
         end("syntax", 1)
     except MemoryError:
         end("memory", 1)
+
+
+def _execute(source: str, code: CodeType, names: dict[str, Any], end: Callable[[str, int], NoReturn]) -> None:
+    show_in_c = sys.__excepthook__
     try:
-        exec(code, main.__dict__)
-        _end_of_program()
+        exec(code, names)
     except SystemExit as error:
         end("exit", _exit_status(error))
     except MemoryError as error:
         show_in_c(type(error), error, error.__traceback__ and error.__traceback__.tb_next)  # no memory for an import
         end("memory", 1)
     except BaseException as error:  # whatever the code raised; there is nobody above to see it
-        _show(source, error, error.__traceback__ and error.__traceback__.tb_next)
+        _show(source, NAME, error, error.__traceback__ and error.__traceback__.tb_next)
         end("error", 1)
+
+
+def _program(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: int) -> None:
+    code = _compile(job["source"], end)
+    names = _main_module()
+    _execute(job["source"], code, names, end)
+    _execute("", _END, {"end": _end_of_program}, end)
+    end("ok", 0)
+
+
+_END = compile("end()", NAME, "exec")
+
+
+def _solution(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: int) -> None:
+    """Runs the source, then answers calls by name until the other side closes."""
+    source, line = job["source"], wire.Channel(channel)
+    encode, decode = wire.encode, wire.decode
+    wire.DECODERS["held"] = lambda data: wire.HELD[data[1]]
+    wire.DECODERS["name"] = lambda name: names[name]
+    code = _compile(source, end)
+    names = _main_module()
+    _execute(source, code, names, end)
+    line.send("ready")
+    while True:
+        try:
+            name, args, keywords = line.receive()
+        except EOFError:
+            end("ok", 0)
+        try:
+            values = [decode(arg) for arg in args]
+            reply = ["value", encode(names[name](*values, **{key: decode(arg) for key, arg in keywords}))]
+        except SystemExit as error:
+            end("exit", _exit_status(error))
+        except BaseException as error:  # whatever the code raised: the tests are told
+            with suppress(MemoryError, RecursionError):
+                _show(source, NAME, error, error.__traceback__ and error.__traceback__.tb_next)
+            reply = ["memory" if isinstance(error, MemoryError) else "error", type(error).__name__]
+        line.send(reply)
+
+
+def _cells(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: int) -> None:
+    cells.serve(channel, _main_module())
+    end("ok", 0)
+
+
+class _CallError(BaseException):
+    """A call of the solution raised; of BaseException so that no test catches it by accident."""
+
+
+class _GoneError(BaseException):
+    """The solution's process answers no more."""
+
+
+def _stub(line: wire.Channel, name: str) -> wire.Name:
+    """The tests' view of a function of the solution's."""
+
+    class Stub(wire.Name):
+        def __call__(self, *args: Any, **keywords: Any) -> Any:
+            try:
+                line.send([name, [*map(wire.encode, args)], [[key, wire.encode(arg)] for key, arg in keywords.items()]])
+                kind, answer = line.receive()
+            except (EOFError, OSError) as error:
+                raise _GoneError from error
+            if kind != "value":
+                raise _CallError(kind, answer)
+            return wire.decode(answer)
+
+    wire.ENCODERS[Stub] = wire.ENCODERS[wire.Name]
+    return Stub(name)
+
+
+def _tests(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: int) -> None:
+    """Runs the tests, in which the solution's names stand for calls into its process."""
+    line = wire.Channel(channel)
+    names = _main_module()
+    source = job["setup"]
+    try:
+        exec(compile(source, TESTS, "exec", dont_inherit=True), names)
+        names.update({name: _stub(line, name) for name in job["names"]})
+        source = job["source"]
+        code = compile(source, TESTS, "exec", dont_inherit=True)
+        if line.receive() != "ready":
+            raise _GoneError
+        exec(code, names)
+    except (EOFError, _GoneError):
+        end("gone", 1)
+    except _CallError as error:
+        end("memory" if error.args[0] == "memory" else "remote", 1)
+    except BaseException as error:  # an assertion, or whatever a wrong value led to
+        _show(source, TESTS, error, error.__traceback__ and error.__traceback__.tb_next)
+        end("wrong", 1)
     end("ok", 0)

@@ -1,15 +1,15 @@
-"""From a job to the code behind its walls: which files it needs, which walls in which order."""
+"""The walls of a room: which files are needed there, and which walls a process puts up around itself in which order."""
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import NoReturn, TypedDict
+from typing import TypedDict
 
-from . import kernel, landlock, limits, namespaces, seccomp, solution, tree
+from . import kernel, landlock, limits, namespaces, seccomp, tree
 
 # Descriptors of ours lie between these, out of reach of the limit that the code is given.
 FIRST_FD, END_FD = limits.OPEN_FILES, limits.OPEN_FILES + 64
@@ -17,19 +17,23 @@ FIRST_FD, END_FD = limits.OPEN_FILES, limits.OPEN_FILES + 64
 SPARE_PROCESSES = 64
 
 
-class Job(TypedDict):
-    """tier: "namespaces", "landlock" or "none"; uid: the user to become, None to stay; scratch: the folder to work in,
-    unless the tier makes its own; the rest as in Policy."""
+class Room(TypedDict):
+    """What a room is told once. tier: "namespaces", "landlock" or "none"; uid: the user that the code becomes, None to
+    stay; scratch: the folder to work in, unless the tier makes its own; path: folders to import from; preload: modules
+    that the code finds imported already; the rest as in Policy."""
 
     tier: str
-    source: str
-    token: str
     uid: int | None
     scratch: str
     read: list[str]
+    path: list[str]
+    preload: list[str]
+    environment: dict[str, str]
+    own_programs: bool
     cpu_seconds: float
     wall_seconds: float
     memory_mb: int
+    address_mb: int
     processes: int
     file_mb: int
     scratch_mb: int
@@ -61,96 +65,73 @@ def needed_paths(extra: list[str]) -> list[str]:
     return kept
 
 
-def start(job: Job, proof: int, setup: int, ended: int) -> int:
-    """Starts the code behind the walls of its tier; the process to wait for.
+class Walls:
+    """Everything that can be made ready before the fork; then each process calls put_up().
 
-    proof: where the code's end is proven; setup: closed when the walls are up, or says which is not; ended: where the
-    code's exit status comes (4 bytes), if it is not that of the process returned. Raises SetupError or OSError.
+    Raises SetupError or OSError when a wall cannot be had.
     """
-    read = needed_paths(job["read"])
-    if job["tier"] == "namespaces":
-        namespaces.enter_user(privileged=job["uid"] is not None)
-        return _fork(setup, lambda: _init(job, read, proof, setup, ended))
-    processes = job["processes"]
-    if job["uid"] is None:
-        processes += tree.tasks_of_user(os.getuid()) + SPARE_PROCESSES
-    return _fork(setup, lambda: _inside(job, read, proof, setup, processes))
 
+    def __init__(self, room: Room, read: list[str]) -> None:
+        self.room = room
+        self.keep_reading = False
+        self.rules: landlock.Ruleset | None = None
+        self._filtered = False
+        # Of the host's files and processes, which Landlock and seccomp then close off.
+        in_view = room["tier"] == "landlock"
+        if room["tier"] == "none":
+            return
+        version = landlock.abi()
+        if in_view and version < landlock.LEAST_ABI:
+            raise kernel.SetupError(
+                f"Landlock ABI {landlock.LEAST_ABI} (Linux 6.2) or newer is needed, found {version}"
+            )
+        if version:
+            self.rules = landlock.Ruleset(version)
+            for path in read:
+                self.rules.allow_reading(path)
+            for path in room["path"]:
+                self.rules.allow_listing(path)
+            for path in namespaces.DEVICES:
+                self.rules.allow_device(path)
+            self.rules.allow_scratch(room["scratch"], room["own_programs"])
+        if room["uid"] is not None:
+            self.keep_reading = not all(limits.readable_by_all(path, parents=in_view) for path in read)
+        self._signals_to_itself = in_view and version < landlock.SCOPE_ABI
+        self._change_own_files = not in_view or room["uid"] is not None
+        if not self._signals_to_itself and self._change_own_files:
+            # Nothing in it hinders the zygote, which needs it once where each child would pay for it anew.
+            kernel.prctl("PR_SET_NO_NEW_PRIVS", kernel.PR_SET_NO_NEW_PRIVS, 1)
+            seccomp.install(self._assemble(None))
+            self._filtered = True
 
-def _fork(setup: int, then: Callable[[], NoReturn]) -> int:
-    if pid := os.fork():
-        return pid
-    try:
-        then()
-    except (kernel.SetupError, OSError) as error:
-        os.write(setup, str(error).encode())
-    finally:
-        os._exit(1)
+    def _assemble(self, signals_to: int | None) -> ctypes.Structure:
+        return seccomp.assemble(seccomp.program(kernel.machine(), signals_to, self._change_own_files))
 
+    def processes(self) -> int:
+        """The limit of processes that the kernel is given: it counts by user."""
+        most = self.room["processes"]
+        if self.room["uid"] is not None:
+            return most
+        if self.room["tier"] == "namespaces":
+            return most + 2  # the supervisor and the zygote are the same user
+        return most + tree.tasks_of_user(os.getuid()) + SPARE_PROCESSES
 
-def _init(job: Job, read: list[str], proof: int, setup: int, ended: int) -> NoReturn:
-    """The first process of a process namespace: builds the root, starts the code, collects orphans, passes on how
-    the code ended. With it the whole namespace ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the only signal that Python catches, so that can reach an init
-    namespaces.enter_root(read, job["scratch_mb"], job["uid"])
-    job["scratch"] = namespaces.SCRATCH
-    # The supervisor and this process count as the code's where they are the same user.
-    processes = job["processes"] + (2 if job["uid"] is None else 0)
-    first = _fork(setup, lambda: _inside(job, read, proof, setup, processes))
-    os.close(setup)
-    os.close(proof)
-    limits.drop_privileges(None, keep_reading=False)
-    limits.die_with_parent()
-    while True:
-        pid, status = os.wait()
-        if pid == first:
-            os.write(ended, status.to_bytes(4, "little"))
-            os._exit(0)
-
-
-def _inside(job: Job, read: list[str], proof: int, setup: int, processes: int) -> NoReturn:
-    """The first process of the code: the last walls, then the code."""
-    walls = job["tier"] != "none"
-    in_view = job["tier"] == "landlock"  # of the host's files and processes, which Landlock and seccomp close off
-    version = landlock.abi() if walls else 0
-    os.setsid()
-    os.chdir(job["scratch"])
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-    if in_view and version < landlock.LEAST_ABI:
-        raise kernel.SetupError(f"Landlock ABI {landlock.LEAST_ABI} (Linux 6.2) or newer is needed, found {version}")
-    rules = None
-    if version:
-        rules = landlock.Ruleset(version)
-        for path in read:
-            rules.allow_reading(path)
-        for path in namespaces.DEVICES:
-            rules.allow_device(path)
-        rules.allow_scratch(job["scratch"])
-    if walls:
-        keep = job["uid"] is not None and not all(limits.readable_by_all(path, parents=in_view) for path in read)
-    limits.set_limits(job["cpu_seconds"], job["memory_mb"], processes, job["file_mb"])
-    if walls:
-        limits.drop_privileges(job["uid"], keep_reading=keep)
-    limits.die_with_parent()
-    if rules is not None:
-        rules.restrict()
-    keep_fds = sorted((proof, setup))
-    for low, high in zip([2, *keep_fds], [*keep_fds, END_FD], strict=True):
-        os.closerange(low + 1, high)
-    if walls:
-        signals_to = os.getpid() if in_view and version < landlock.SCOPE_ABI else None
-        change_own_files = not in_view or job["uid"] is not None
-        seccomp.install(seccomp.program(kernel.machine(), signals_to, change_own_files))
-    os.close(setup)
-    _forget_launcher()
-    solution.run(job["source"], job["token"], proof)
-
-
-def _forget_launcher() -> None:
-    os.environ.clear()  # the interpreter itself sets LC_CTYPE
-    sys.argv[:] = [solution.NAME]
-    sys.orig_argv[:] = [sys.executable]
-    for name in [name for name in sys.modules if name.partition(".")[0] == __package__]:
-        del sys.modules[name]
+    def put_up(self, processes: int, keep: list[int], last: int) -> None:
+        """Puts all of them up around this process. Of its descriptors of ours `keep` stay open and, until all is done,
+        `last`, which is then closed."""
+        room = self.room
+        os.setsid()
+        os.chdir(room["scratch"])
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        limits.set_limits(room["cpu_seconds"], room["address_mb"], processes, room["file_mb"])
+        if room["tier"] != "none":
+            limits.drop_privileges(room["uid"], keep_reading=self.keep_reading)
+        limits.die_with_parent()
+        if self.rules is not None:
+            self.rules.restrict()
+        stay = sorted([*keep, last])
+        for low, high in zip([2, *stay], [*stay, END_FD], strict=True):
+            os.closerange(low + 1, high)
+        if room["tier"] != "none" and not self._filtered:
+            seccomp.install(self._assemble(os.getpid() if self._signals_to_itself else None))
+        os.close(last)

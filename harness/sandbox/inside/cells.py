@@ -1,0 +1,116 @@
+"""A process that keeps its variables between the pieces of code it is given: the interpreter of a conversation."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import contextlib
+import io
+import os
+import sys
+import traceback
+from typing import Any
+
+from . import wire
+
+NAME = "<cell>"
+IMAGES = (".png", ".jpg", ".jpeg")
+MOST_IMAGE_BYTES = 4 << 20
+KEEP = 16384
+"""Characters kept of each of stdout, value and error."""
+
+
+def serve(channel: int, names: dict[str, Any]) -> None:
+    """Runs each source that comes as a message in `names`, answers what came of it, ends with the other side."""
+    line = wire.Channel(channel)
+    seen: dict[str, float] = {}
+    while True:
+        try:
+            source = line.receive()
+        except EOFError:
+            return
+        line.send(_run(source, names, seen))
+
+
+def _run(source: str, names: dict[str, Any], seen: dict[str, float]) -> dict[str, Any]:
+    out, value, error, outcome = io.StringIO(), None, "", "ok"
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            tree = ast.parse(source, NAME)
+            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, NAME, "exec"), names)
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), NAME, "eval"), names)
+                names["_"] = value
+        except SyntaxError as problem:
+            outcome, error = "syntax", "".join(traceback.format_exception_only(problem))
+        except MemoryError:
+            outcome, error = "memory", "MemoryError"
+        except BaseException as problem:  # whatever the code raised: it is what the cell's author is told
+            below = problem.__traceback__ and problem.__traceback__.tb_next
+            outcome, error = "error", "".join(traceback.format_exception(type(problem), problem, below))
+        figures, images = _figures()
+        images += _saved(seen)
+    shown = "" if value is None else _shown(value)
+    return {
+        "outcome": outcome,
+        "stdout": out.getvalue()[:KEEP],
+        "value": shown[:KEEP],
+        "error": error[-KEEP:],
+        "figures": figures,
+        "images": images,
+    }
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # the value's own method
+        return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
+
+
+def _figures() -> tuple[list[list[dict[str, Any]]], list[str]]:
+    """What the open figures show, and their pictures; then closes them, as a notebook does."""
+    pyplot: Any = sys.modules.get("matplotlib.pyplot")
+    figures: list[list[dict[str, Any]]] = []
+    images: list[str] = []
+    if pyplot is None:
+        return figures, images
+    for number in pyplot.get_fignums():
+        figure = pyplot.figure(number)
+        if figure.axes:
+            figures.append([_axes(axes) for axes in figure.axes])
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png")
+            if picture.tell() <= MOST_IMAGE_BYTES:
+                images.append(base64.b64encode(picture.getvalue()).decode())
+    pyplot.close("all")
+    return figures, images
+
+
+def _axes(axes: Any) -> dict[str, Any]:
+    """One plot in plain numbers and words."""
+    kinds = [type(patch).__name__ for patch in axes.patches]
+    bars = [patch for patch in axes.patches if type(patch).__name__ == "Rectangle"]
+    return {
+        "title": axes.get_title(),
+        "xlabel": axes.get_xlabel(),
+        "ylabel": axes.get_ylabel(),
+        "lines": [[float(y) for y in line.get_ydata()] for line in axes.lines],
+        "bars": [float(bar.get_height()) for bar in bars],
+        "widths": [float(bar.get_width()) for bar in bars],
+        "wedges": kinds.count("Wedge"),
+        "points": sum(len(each.get_offsets()) for each in axes.collections if hasattr(each, "get_offsets")),
+    }
+
+
+def _saved(seen: dict[str, float]) -> list[str]:
+    """The pictures that the code wrote to the scratch folder since it was last asked."""
+    found = []
+    for name in sorted(os.listdir()):
+        if name.lower().endswith(IMAGES) and seen.get(name) != (changed := os.stat(name).st_mtime):
+            seen[name] = changed
+            if os.stat(name).st_size <= MOST_IMAGE_BYTES:
+                with open(name, "rb") as file:
+                    found.append(base64.b64encode(file.read()).decode())
+    return found

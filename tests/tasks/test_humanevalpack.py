@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from harness.sandbox.languages import LANGUAGES as BUILT
+from harness.sandbox.languages import Workshop
+from tasks.humanevalpack import LANGUAGES, HumanEvalPack
+from tests.tasks.scripted import SHARED, Says, judge, real_sandbox
+
+FILES = [f"humanevalpack/{language}_humanevalpack.jsonl" for language in LANGUAGES]
+
+JAVA = {
+    "task_id": "Java/1",
+    "prompt": "import java.util.*;\nimport java.lang.*;\n\nclass Solution {\n    public int next(int x) {\n",
+    "canonical_solution": "        return x + 1;\n    }\n}\n",
+    "buggy_solution": "        return x;\n    }\n}\n",
+    "entry_point": "next",
+    "test": "public class Main {\n    public static void main(String[] args) {\n        Solution s = new Solution();\n"
+    "        List<Boolean> correct = Arrays.asList(s.next(1) == 2);\n"
+    "        if (correct.contains(false)) {\n            throw new AssertionError();\n        }\n    }\n}\n",
+}
+ROWS = {
+    "java": JAVA,
+    "python": {
+        "task_id": "Python/1",
+        "prompt": 'def next_(x):\n    """ One more. """\n',
+        "canonical_solution": "    return x + 1\n",
+        "buggy_solution": "    return x\n",
+        "entry_point": "next_",
+        "test": "def check(next_):\n    assert next_(1) == 2\n\ncheck(next_)",
+    },
+    "js": {
+        "task_id": "JavaScript/1",
+        "prompt": "const next = (x) => {\n",
+        "canonical_solution": "  return x + 1;\n}\n",
+        "buggy_solution": "  return x;\n}\n",
+        "entry_point": "next",
+        "test": "const testNext = () => {\n  console.assert(next(1) === 2)\n}\n\ntestNext()\n",
+    },
+    "go": {
+        "task_id": "Go/1",
+        "prompt": 'import (\n    "math"\n)\n\nfunc Next(x int) int {\n',
+        "canonical_solution": "    return x + int(math.Abs(-1))\n}\n",
+        "buggy_solution": "    return x\n}\n",
+        "entry_point": "Next",
+        "import": 'import (\n    "math"\n)\n',
+        "test_setup": 'package main\n\nimport (\n    "testing"\n    "github.com/stretchr/testify/assert"\n)\n',
+        "test": "func TestNext(t *testing.T) {\n    assert := assert.New(t)\n    assert.Equal(2, Next(1))\n}\n",
+    },
+    "cpp": {
+        "task_id": "CPP/1",
+        "prompt": "#include<stdio.h>\n#include<stdlib.h>\nusing namespace std;\nint next_(int x){\n",
+        "canonical_solution": "    return x + 1;\n}\n",
+        "buggy_solution": "    return x;\n}\n",
+        "entry_point": "next_",
+        "test": "#undef NDEBUG\n#include<assert.h>\nint main(){\n    assert (next_(1) == 2);\n}\n",
+    },
+    "rust": {
+        "task_id": "Rust/1",
+        "prompt": "fn main(){}\n\nuse rand::Rng;\nuse regex::Regex;\nuse md5;\n\nfn next(x: i32) -> i32 {\n",
+        "canonical_solution": "    x + 1\n}\n",
+        "buggy_solution": "    x\n}\n",
+        "entry_point": "next",
+        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n\n    #[test]\n    fn test_next() {\n"
+        "        let x: i32 = rand::thread_rng().gen_range(1, 2);\n        assert_eq!(next(x), 2);\n    }\n}\n",
+    },
+}
+# Each ends with status 0 or makes assertions hold, in the process that it shares with its tests.
+FORGED = {
+    "js": [
+        "  console.log('passed'); process.exit(0);\n}\n",
+        "  return x;\n}\nObject.defineProperty(console, 'assert', { value: () => {}, writable: false });\n",
+        "  return x;\n}\nJSON.stringify = () => '';\nError = function () { process.exit(0) };\n",
+    ],
+    "java": [
+        "        System.exit(0); return 0;\n    }\n}\n",
+        "        return x;\n    }\n}\n"
+        "class Arrays { static <T> List<T> asList(T... t) { return new ArrayList<T>(); } }\n",
+        "        return x;\n    }\n}\n"
+        "class AssertionError extends RuntimeException { AssertionError() { System.exit(0); } }\n",
+    ],
+    "go": [
+        '    os.Exit(0)\n    return 0\n}\nvar _ = os.Args\n',
+        "    return x\n}\nfunc init() { os.Exit(0) }\n",
+    ],
+    "cpp": [
+        "    exit(0);\n}\n",
+        "    return x;\n}\nstruct S { S() { _Exit(0); } } s;\n",
+        '    return x;\n}\nextern "C" void __assert_fail(const char*, const char*, unsigned, const char*)'
+        " noexcept { _Exit(0); }\n",
+    ],
+    "rust": [
+        "    std::process::exit(0)\n}\n",
+        "    x\n}\nmacro_rules! assert_eq { ($($t:tt)*) => {} }\n",
+    ],
+}  # fmt: skip
+
+
+class Built:
+    """The engine's sandbox handle, without the engine."""
+
+    def __init__(self, language: str) -> None:
+        if language != "python":
+            try:
+                self.shop = Workshop(language, 10)
+            except FileNotFoundError as error:
+                pytest.skip(str(error))
+        self.box = real_sandbox(cpu_seconds=10)
+
+    async def build(self, language, source, *, cpu_seconds):
+        return self.shop.run(source)
+
+    async def check(self, check, *, cpu_seconds):
+        return self.box.check(check.solution, check.tests, check.names, check.setup)
+
+
+def sample_of(language):
+    rows = {source.name.split()[-1]: source for source in HumanEvalPack.sources()}
+    assert tuple(rows) == LANGUAGES
+    samples = HumanEvalPack().samples(lambda source: [ROWS[source.name.split()[-1]]])
+    return next(sample for sample in samples if sample.group == language)
+
+
+def outcome(language, code, built):
+    return asyncio.run(HumanEvalPack().judge_code(sample_of(language), code, built)).outcome
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_right_wrong_and_broken_solutions(language):
+    built, row = Built(language), ROWS[language]
+    assert outcome(language, row["canonical_solution"], built) == "correct"
+    assert outcome(language, row["buggy_solution"], built) in ("wrong", "error")
+    assert outcome(language, "((", built) in ("syntax", "error")
+
+
+@pytest.mark.parametrize(("language", "code"), [(language, code) for language in FORGED for code in FORGED[language]])
+def test_a_forgery_is_not_correct(language, code):
+    assert outcome(language, code, Built(language)) not in ("correct", "syntax")
+
+
+@pytest.mark.parametrize("language", ["js", "java", "cpp", "rust", "go"])
+def test_an_endless_loop_is_a_timeout(language):
+    loop = {
+        "rust": "    loop {}\n}\n",
+        "go": "    for {}\n    return 0\n}\n",
+        "java": "        while (x > 0) {} return 0;\n    }\n}\n",
+    }
+    built = Built(language)
+    built.shop._seconds = 1
+    assert outcome(language, loop.get(language, "    while (1) {}\n}\n"), built) == "timeout"
+
+
+def test_extraction():
+    task = HumanEvalPack()
+    assert task.extract(sample_of("python"), "    return 1\n\n    # more\n\ndef g():") == "    return 1\n\n    # more\n"
+    assert task.extract(sample_of("js"), "  return 1;\n}\n\nconst g = 2") == "  return 1;\n}\n"
+    assert task.extract(sample_of("java"), "        return 1;\n    }\n") == "        return 1;\n    }\n\n}\n"
+    assert task.extract(sample_of("java"), "        return 1;\n    }\n}\nclass B") == "        return 1;\n    }\n}\n"
+
+
+def test_what_is_missing_counts_neither_way(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    for language in BUILT:
+        with pytest.raises(FileNotFoundError, match="not installed"):
+            Workshop(language, 1)
+
+    class Missing:
+        async def build(self, language, source, *, cpu_seconds):
+            return SimpleNamespace(outcome="not_installed", stdout="", stderr="")
+
+    assert judge(HumanEvalPack(), sample_of("go"), Says("}"), Missing()).outcome == "not_installed"
+
+
+def test_missing_libraries_are_named():
+    shop = Built("js").shop
+    assert "js-md5" in shop.missing("const md5 = require('js-md5')") and not shop.missing("require('fs')")
+    assert shop.run("require('js-md5')").outcome == "not_installed"
+
+
+EXPLAINED = {"Go/95": "the reference solution depends on the order of a map, which Go draws anew for each run"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_reference_solutions_pass_and_buggy_ones_do_not(language):
+    from concurrent.futures import ThreadPoolExecutor
+
+    if not (SHARED / FILES[0]).exists():
+        pytest.skip("the real data is not beside this checkout: shared/bench/humanevalpack")
+    task, built = HumanEvalPack(), Built(language)
+
+    def load(source):
+        return [json.loads(line) for line in (SHARED / source.files[0]).open(encoding="utf-8")]
+
+    samples = [sample for sample in task.samples(load) if sample.group == language]
+    assert len(samples) == 164
+
+    def outcomes(field):
+        def one(sample):
+            code = sample.gold if field == "gold" else sample.fields[field]
+            return asyncio.run(task.judge_code(sample, code, built)).outcome
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return dict(zip((sample.id for sample in samples), pool.map(one, samples), strict=True))
+
+    right = {item: found for item, found in outcomes("gold").items() if found != "correct" and item not in EXPLAINED}
+    assert set(right.values()) <= {"not_installed"} and len(right) <= 2, right
+    buggy = [item for item, found in outcomes("buggy_solution").items() if found == "correct" and item not in EXPLAINED]
+    assert buggy == []
