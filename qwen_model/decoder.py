@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from qwen_model import kernels
 from qwen_model.attention import attend
 from qwen_model.cache import Cache, CacheShape, SlotCache
 from qwen_model.config import ModelConfig
-from qwen_model.kernels import Projection
+from qwen_model.kernels import Layer, Projection
 from qwen_model.kernels.codes import Codes
 from qwen_model.layout import Layout, Padded, Plain
 from qwen_model.long_context import LongContext, Windows, ntk_bucket
@@ -120,19 +120,18 @@ class Block(nn.Module):
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
-        self._layer, self._eps = layer, config.rms_norm_eps
         a, m = self.self_attn, self.mlp
         self._linear: tuple[Linear, ...] = a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj
 
     def forward(self, x: Tensor, turns: Turns, layout: Layout, window: int | None, cache: Cache | None) -> Tensor:
-        if isinstance(cache, SlotCache):
-            projections = [linear.projection for linear in self._linear]
-            norms = self.input_layernorm.weight, self.post_attention_layernorm.weight
-            out = kernels.layer(x, norms, projections, self._eps, turns, cache.slots_of(self._layer))
-            if out is not None:
-                return out
         x = self.self_attn(self.input_layernorm(x), x, turns, layout, window, cache)
         return self.mlp(self.post_attention_layernorm(x), x)  # type: ignore[no-any-return]
+
+    def as_layer(self, turns: Turns, cache: SlotCache) -> Layer:
+        """As the kernels take it, for one new token per row."""
+        norms = self.input_layernorm.weight, self.post_attention_layernorm.weight
+        projections = [linear.projection for linear in self._linear]
+        return Layer(norms, projections, turns, cache.slots_of(self.self_attn.layer))
 
 
 class Body(nn.Module):
@@ -241,16 +240,25 @@ class Decoder(nn.Module):
             layout = self._layout(input_ids, attention_mask)
         if cache is not None and cache.shape != self.cache_shape:
             raise ValueError("the cache was made under other windows than those in force; make a new one")
-        by_window: dict[int | None, Turns] = {}
-        x = self.model.dropout(self.model.embed_tokens(input_ids))
-        for block, window in zip(self.model.layers, self._windows, strict=True):
-            reach = window if self._settings.window_alpha else None
-            if reach not in by_window:
-                by_window[reach] = self._turns(layout, reach)
-            x = block(x, by_window[reach], layout, window, cache)
+        x = self._through(self.model.dropout(self.model.embed_tokens(input_ids)), layout, cache)
         if keep is not None:
             x = x[:, keep]
         return self.lm_head(self.model.norm(x))  # type: ignore[no-any-return]
+
+    def _through(self, x: Tensor, layout: Layout, cache: Cache | None) -> Tensor:
+        """x (R, T, size) through all layers."""
+        reaches = [window if self._settings.window_alpha else None for window in self._windows]
+        by_reach = {reach: self._turns(layout, reach) for reach in set(reaches)}
+        turns = [by_reach[reach] for reach in reaches]
+        blocks = cast("list[Block]", list(self.model.layers))
+        if isinstance(cache, SlotCache):
+            layers = [block.as_layer(turned, cache) for block, turned in zip(blocks, turns, strict=True)]
+            out = kernels.layers(x, layers, self.config.rms_norm_eps)
+            if out is not None:
+                return out
+        for block, turned, window in zip(blocks, turns, self._windows, strict=True):
+            x = block(x, turned, layout, window, cache)
+        return x
 
     def _lay(self, settings: LongContext) -> None:
         if not isinstance(settings, LongContext):

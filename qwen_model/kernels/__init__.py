@@ -1,6 +1,6 @@
 """Decoding on the CPU: few rows against all weights. C++ where it can be used, torch otherwise.
 
-`linear`, `swiglu`, `rms_norm` and `rotate` decide by themselves and fall back to torch. `layer` says so where it
+`linear`, `swiglu`, `rms_norm` and `rotate` decide by themselves and fall back to torch. `layers` says so where it
 cannot, and `choose` is only for tensors of which `usable` is true; the caller has its own way for the others.
 
 A row's result does not depend on the rows beside it or on the number of threads, bit for bit. $HARNESS_KERNELS=off
@@ -34,7 +34,7 @@ _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _SIGNATURES: dict[str, list[Any]] = {
     "linear": [c_void_p, c_long, c_long, c_void_p, c_int],
     "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_long, c_int],
-    "layer": [c_void_p, c_long, c_void_p, c_float, c_void_p, c_void_p, c_float, c_int],
+    "layers": [c_void_p, c_long] + [c_void_p] * 3 + [c_long, c_float, c_float, c_int],
     "read": [c_void_p, c_float, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
     "gated": [c_void_p, c_void_p, c_long, c_int],
@@ -52,7 +52,7 @@ class _Kernels:
             self.of[name] = {dtype: getattr(library, f"{name}_{suffix}") for dtype, suffix in _DTYPES.items()}
             for function in self.of[name].values():
                 function.argtypes = arguments
-                function.restype = c_bool if name == "layer" else None
+                function.restype = c_bool if name == "layers" else None
         library.instruction_set.restype = c_char_p
         self.instruction_set: str = library.instruction_set().decode()
 
@@ -195,26 +195,44 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-def layer(
-    x: Tensor,
-    norms: Sequence[Tensor],
-    projections: Sequence[Projection],
-    eps: float,
-    turns: Sequence[Tensor],
-    slots: Sequence[Tensor],
-) -> Tensor | None:
-    """One new token per row, x (R, 1, size), through a layer of the decoder; None where the kernels cannot.
+class Layer(NamedTuple):
+    """A layer of the decoder, and what it needs to take one new token per row: H query and K key-value heads of D."""
 
-    `norms` are those before attention and before the gate; `projections` query, key, value, output, gate, up, down;
-    `turns` cosine and sine of queries, cosine and sine of keys, (R, 1, D) float32 each, for the half-split rotation;
-    `slots` keys and values (at least R, K, capacity, D), strided, and (R,) int64 each: the position at which a row's
-    own key is put, and how many positions, from 0 on and in whatever order, it then reads. Scores, softmax and sums are
-    float32. Raises ValueError for what does not fit together.
+    norms: Sequence[Tensor]
+    """Those before attention and before the gate, (size) each."""
+    projections: Sequence[Projection]
+    """Query, key, value, output, gate, up, down."""
+    turns: Sequence[Tensor]
+    """Cosine and sine of queries, cosine and sine of keys, (R, 1, D) float32, for the half-split rotation."""
+    slots: Sequence[Tensor]
+    """Keys and values (at least R, K, capacity, D), strided; the position at which a row's own key is put, and how many
+    positions, from 0 on and in whatever order, it then reads, (R) int64 each."""
+
+
+def layers(x: Tensor, of: Sequence[Layer], eps: float) -> Tensor | None:
+    """One new token per row, x (R, 1, size), through layers of one shape; None where the kernels cannot.
+
+    Scores, softmax and sums are float32. Raises ValueError for what does not fit together.
     """
-    keys, values, places, lengths = slots
-    matrices, biases = [p.weight for p in projections], [p.bias for p in projections[:4]]
-    if not (usable(x) and _matches(x, *norms, *matrices, *biases)):
+    tensors = [t for one in of for t in (*one.norms, *(p.weight for p in one.projections))]
+    if not (usable(x) and _matches(x, *tensors, *(p.bias for one in of for p in one.projections))):
         return None
+    packed: tuple[list[int], list[int], list[int]] = [], [], []
+    for one in of:
+        for numbers, more in zip(packed, _packed(x, one), strict=True):
+            numbers += more
+    out = x.clone(memory_format=torch.contiguous_format)
+    arrays = ((c_int64 * len(numbers))(*numbers) for numbers in packed)
+    dim = of[0].slots[0].shape[-1]
+    if not _call("layers", x.dtype, out.data_ptr(), x.shape[0], *arrays, len(of), eps, dim**-0.5):
+        raise ValueError("a place or a length is outside the cache")
+    return out
+
+
+def _packed(x: Tensor, of: Layer) -> tuple[list[int], list[int], list[int]]:
+    """The structs Layer, Turns and Slots of layer.h."""
+    norms, projections, turns, (keys, values, places, lengths) = of
+    matrices, biases = [p.weight for p in projections], [p.bias for p in projections[:4]]
     rows, hidden, kv_heads, dim = x.shape[0], x.shape[-1], keys.shape[1], keys.shape[-1]
     queries, read, inner = matrices[0].shape[0], kv_heads * dim, matrices[4].shape[0]
     outputs = queries, read, read, hidden, inner, inner, hidden
@@ -233,17 +251,14 @@ def layer(
         raise ValueError(f"a cache of {tuple(keys.shape)}, {keys.dtype} does not fit {rows} rows of {x.dtype}")
     if any(turn.dtype != torch.float32 for turn in turns) or {places.dtype, lengths.dtype} != {torch.int64}:
         raise ValueError("turns are float32, places and lengths int64")
-    out, turns = x.clone(memory_format=torch.contiguous_format), [turn.contiguous() for turn in turns]
-    places, lengths = places.contiguous(), lengths.contiguous()
+    if not all(tensor.is_contiguous() for tensor in (*turns, places, lengths)):
+        raise ValueError("turns, places and lengths lie row by row")
     pointers = [number for projection in projections for number in _read(projection.weight, projection.codes)]
     pointers += [_pointer(tensor) for tensor in (*biases, *norms)]
-    packed = (c_int64 * 46)(*pointers, hidden, inner, queries // dim, kv_heads, dim)
-    packed_turns = (c_int64 * 4)(*(turn.data_ptr() for turn in turns))
-    cache_places = *keys.stride()[:3], keys.shape[2], places.data_ptr(), lengths.data_ptr()
-    packed_slots = (c_int64 * 8)(keys.data_ptr(), values.data_ptr(), *cache_places)
-    if not _call("layer", x.dtype, out.data_ptr(), rows, packed, eps, packed_turns, packed_slots, dim**-0.5):
-        raise ValueError(f"places {places.tolist()} or lengths {lengths.tolist()} are outside 0..{keys.shape[2]}")
-    return out
+    sizes = hidden, inner, queries // dim, kv_heads, dim
+    strides = *keys.stride()[:3], keys.shape[2]
+    slots = keys.data_ptr(), values.data_ptr(), *strides, places.data_ptr(), lengths.data_ptr()
+    return [*pointers, *sizes], [turn.data_ptr() for turn in turns], list(slots)
 
 
 def attend(

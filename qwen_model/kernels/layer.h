@@ -91,16 +91,10 @@ void rotate_store(T* q, T* k, const T* v, long row, const Layer& of, const Turns
     }
 }
 
-inline bool within(const int64_t* values, long count, int64_t low, int64_t high) {
-    return std::all_of(values, values + count, [=](int64_t value) { return low <= value && value <= high; });
-}
-
-// x (rows, hidden) through a layer, in place. False, and nothing done, if a place or a length is outside the cache.
+// x (rows, hidden) through a layer, in place.
 template <class T>
-bool layer(T* x, long rows, const Layer& of, float eps, const Turns& turns, const Slots& slots, float scale,
+void layer(T* x, long rows, const Layer& of, const Turns& turns, const Slots& slots, float eps, float scale,
            int threads) {
-    if (!within(slots.places, rows, 0, slots.capacity - 1) || !within(slots.lengths, rows, 1, slots.capacity))
-        return false;
     long hidden = of.hidden, queries = of.heads * of.dim, keys = of.kv_heads * of.dim;
     static thread_local std::vector<T> kept;
     size_t wanted = rows * (hidden + 2 * queries + 2 * keys + of.inner);
@@ -123,6 +117,21 @@ bool layer(T* x, long rows, const Layer& of, float eps, const Turns& turns, cons
     swiglu(normed, rows, hidden, weights, inner, of.inner, threads);
     const Product down = {of.down, nullptr, x, x, hidden};
     linear(inner, rows, of.inner, &down, 1, threads);
+}
+
+inline bool within(const int64_t* values, long count, int64_t low, int64_t high) {
+    return std::all_of(values, values + count, [=](int64_t value) { return low <= value && value <= high; });
+}
+
+// x (rows, hidden) through `count` layers, in place. False, and nothing done, if a place or a length is outside a cache.
+template <class T>
+bool layers(T* x, long rows, const Layer* of, const Turns* turns, const Slots* slots, long count, float eps,
+            float scale, int threads) {
+    for (long i = 0; i < count; i++)
+        if (!within(slots[i].places, rows, 0, slots[i].capacity - 1) ||
+            !within(slots[i].lengths, rows, 1, slots[i].capacity))
+            return false;
+    for (long i = 0; i < count; i++) layer(x, rows, of[i], turns[i], slots[i], eps, scale, threads);
     return true;
 }
 

@@ -71,9 +71,9 @@ def writing(model: Any, rows: int, steps: int) -> dict[str, float]:
             written.step([5] * rows)
             whole = time.perf_counter() - start
         if step >= 3:
-            taken["layers (kernels)"].append(own.seconds["layer"])
+            taken["layers (kernels)"].append(own.seconds["layers"])
             taken["output head (kernel)"].append(own.seconds["linear"])
-            taken["norm, Python and torch"].append(whole - own.seconds["layer"] - own.seconds["linear"])
+            taken["norm, Python and torch"].append(whole - own.seconds["layers"] - own.seconds["linear"])
     return {name: 1000 * statistics.median(values) for name, values in taken.items()}
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_model import kernels
-from qwen_model.kernels import Projection, build
+from qwen_model.kernels import Layer, Projection, build
 from qwen_model.kernels.codes import Codes, expand
 
 if kernels.unavailable():
@@ -236,7 +236,8 @@ class OneLayer:
         count = len(lengths) if rows is None else rows
         turns = [turn[:count] for turn in self.turns]
         slots = keys, values, places[:count], lengths[:count]
-        return kernels.layer(self.x[:count], self.norms, self.projections, 1e-6, turns, slots), keys, values
+        layer = Layer(self.norms, self.projections, turns, slots)
+        return kernels.layers(self.x[:count], [layer], 1e-6), keys, values
 
     def exact(self):
         """The same in float64, rounded nowhere."""
@@ -284,6 +285,17 @@ def test_layer(variant, dtype, heads, kv_heads, dim, lengths):
         assert ours.dtype == dtype
         torch.testing.assert_close(ours.double(), wanted, atol=near, rtol=near, equal_nan=True)
     assert torch.equal(of.x, before)
+
+
+def test_layers_follow_each_other(variant):
+    first, second = (OneLayer(torch.float32, 4, 2, 16, [5, 9]) for _ in range(2))
+    second.projections = [p._replace(weight=p.weight.flip(0)) for p in second.projections]
+    one_by_one, *_ = first.run()
+    second.x = one_by_one
+    one_by_one, *_ = second.run()
+    slots = [(of.keys, of.values, of.lengths - 1, of.lengths) for of in (first, second)]
+    both = [Layer(of.norms, of.projections, of.turns, slot) for of, slot in zip((first, second), slots, strict=True)]
+    assert torch.equal(kernels.layers(first.x, both, 1e-6), one_by_one)
 
 
 def test_layer_reads_keys_in_any_order():
