@@ -182,6 +182,8 @@ def test_missing_libraries_are_named():
     assert shop.run("require('js-md5')").outcome == "not_installed"
 
 
+EVERY = "HARNESS_TEST_EVERY_PROBLEM"
+"""Set in the environment: the slow test takes all 164 problems of every language, for about half an hour."""
 EXPLAINED = {"Go/95": "the reference solution depends on the order of a map, which Go draws anew for each run"}
 
 
@@ -199,6 +201,8 @@ def test_reference_solutions_pass_and_buggy_ones_do_not(language):
 
     samples = [sample for sample in task.samples(load) if sample.group == language]
     assert len(samples) == 164
+    if language != "python" and EVERY not in os.environ:
+        samples = samples[:: len(BUILT) * 2]  # each takes seconds to build, three times
 
     def outcomes(field):
         def one(sample):
