@@ -139,7 +139,11 @@ def load_rows(rounds: list[Round]) -> list[list[str]]:
 
 
 def window_rows(found: dict[str, Any]) -> list[list[str]]:
-    rows = [[f"time, {name}", f"{spread(found[f'{name} ratios'])} x"] for name in ("bfloat16", "float32")]
+    rows = [
+        [f"time, {name}, against {what}", f"{spread(found[f'{name} {way} ratios'])} x"]
+        for name in ("bfloat16", "float32")
+        for way, what in (("full", "our full attention"), ("torch", "torch's"))
+    ]
     cache = found["cache bytes, full"] / found["cache bytes, window"]
     rows.append(["keys and values kept while decoding", f"{cache:.1f} x"])
     masked = found["working bytes, mask"] / found["working bytes, window"]

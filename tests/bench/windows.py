@@ -34,14 +34,14 @@ def tensors(tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor
 
 
 def compare(tokens: int, window: int, dtype: torch.dtype, repeats: int) -> dict[str, list[float]]:
-    """Seconds of full and of windowed attention, in turns."""
+    """Seconds of full and of windowed attention, and of torch's full one, in turns."""
     q, k, v = tensors(tokens, dtype)
     layout = Plain(tokens, steps=torch.zeros(1, 1, dtype=torch.long))
-    taken: dict[str, list[float]] = {"full": [], "window": []}
+    taken: dict[str, list[float]] = {"full": [], "window": [], "torch": []}
     for turn in range(repeats + 1):
-        for name, width in (("full", None), ("window", window)):
+        for name, width, backend in (("full", None, None), ("window", window, None), ("torch", None, "sdpa")):
             start = time.perf_counter()
-            attend(q, k, v, layout, width)
+            attend(q, k, v, layout, width, backend)
             if turn:  # the first turn warms up
                 taken[name].append(time.perf_counter() - start)
     return taken
@@ -85,7 +85,8 @@ def main() -> None:
         taken = compare(args.tokens, args.window, dtype, args.repeats)
         name = str(dtype).removeprefix("torch.")
         out[f"{name} seconds"] = {way: statistics.median(values) for way, values in taken.items()}
-        out[f"{name} ratios"] = [full / window for full, window in zip(taken["full"], taken["window"], strict=True)]
+        for way in ("full", "torch"):
+            out[f"{name} {way} ratios"] = [a / b for a, b in zip(taken[way], taken["window"], strict=True)]
     for way in ("full", "window", "mask"):
         command = [sys.executable, "-m", "tests.bench.windows", *sys.argv[1:], "--memory-of", way]
         out[f"working bytes, {way}"] = int(subprocess.run(command, check=True, capture_output=True).stdout)
