@@ -63,17 +63,11 @@ def run(
     from harness.evaluation import Settings, execute, prepare
     from harness.progress import Bars
 
-    filters: dict[str, tuple[str, ...]] = {}
-    for item in filter or []:
-        field, equals, values = item.partition("=")
-        if not (field and equals and values):
-            raise TaskError(f"--filter: {item!r} is not FIELD=VALUE[,VALUE], such as subject=astronomy")
-        filters[field] = tuple(values.split(","))
     settings = Settings(
         tasks=tuple(name.strip() for name in task.split(",") if name.strip()),
         model=model,
         limit=limit,
-        filters=filters,
+        filters=_filters(filter or []),
         backend=backend,
         dtype=dtype,
         device=device,
@@ -101,6 +95,17 @@ def run(
     marks.append(time.monotonic())
     stages = zip(("prepare", "run", "report"), pairwise(marks), strict=True)
     typer.echo("seconds: " + ", ".join(f"{name} {end - begin:.1f}" for name, (begin, end) in stages), err=True)
+
+
+def _filters(asked: list[str]) -> dict[str, tuple[str, ...]]:
+    """The values wanted of each field."""
+    filters: dict[str, tuple[str, ...]] = {}
+    for item in asked:
+        field, equals, values = item.partition("=")
+        if not (field and equals and values):
+            raise TaskError(f"--filter: {item!r} is not FIELD=VALUE[,VALUE], such as subject=astronomy")
+        filters[field] = tuple(values.split(","))
+    return filters
 
 
 @app.command()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,41 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_model import kernels
-from qwen_model.kernels import Layer, Projection, build
 from qwen_model.kernels.codes import Codes, expand
+from tests.qwen_model.kernel_cases import DTYPES, ROUNDING, OneLayer, random
 
 if kernels.unavailable():
     pytest.skip(f"no kernels here: {kernels.unavailable()}", allow_module_level=True)
-
-DTYPES = [torch.float32, torch.bfloat16]
-# half a unit in the last place, relative
-ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
-VARIANTS = {
-    "native": (),
-    "no-bf16": ("-mno-avx512bf16",),
-    "avx2": ("-mno-avx512f",),
-    "sse": ("-mno-avx",),
-}
 
 
 @pytest.fixture(autouse=True)
 def _no_gradients():
     with torch.inference_mode():
         yield
-
-
-@pytest.fixture(params=list(VARIANTS))
-def variant(request, monkeypatch):
-    """Each instruction set that this processor can run, by turns."""
-    if request.param != "native" and "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("variants are compiled on a processor that has them all")
-    loaded = kernels._Kernels(build.load((*build.FLAGS, *VARIANTS[request.param])))
-    monkeypatch.setattr(kernels, "_loaded", lambda: loaded)
-    return loaded
-
-
-def random(*shape, dtype, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def product(x, weight, bias=None):
@@ -202,212 +175,6 @@ def test_many_rows_of_a_gate(variant, dtype):
     torch.testing.assert_close(ours, few, **near)
 
 
-class OneLayer:
-    """A layer of random weights and a cache that is filled up to each row's new token, with NaN behind it."""
-
-    def __init__(self, dtype, heads, kv_heads, dim, lengths, hidden=48, inner=72):
-        self.dtype, self.heads, self.kv_heads, self.dim = dtype, heads, kv_heads, dim
-        queries, read = heads * dim, kv_heads * dim
-        shapes = [(queries, hidden), (read, hidden), (read, hidden), (hidden, queries)]
-        shapes += [(inner, hidden), (inner, hidden), (hidden, inner)]
-        self.projections = [
-            # scores far from equal, so that a wrong key shows
-            Projection(random(*shape, dtype=dtype, seed=i) * (2 if i < 2 else 1) * shape[1] ** -0.5)
-            for i, shape in enumerate(shapes)
-        ]
-        for i in range(3):
-            self.projections[i] = self.projections[i]._replace(bias=random(shapes[i][0], dtype=dtype, seed=20 + i))
-        self.norms = [1 + random(hidden, dtype=dtype, seed=30 + i) / 4 for i in range(2)]
-        rows, capacity = len(lengths), max(lengths) + 3
-        self.x = random(rows, 1, hidden, dtype=dtype, seed=40)
-        angles = random(rows, 1, dim // 2, dtype=torch.float32, seed=41).repeat(1, 1, 2)
-        self.turns = [1.5 * angles.cos(), 1.5 * angles.sin(), angles.cos(), angles.sin()]
-        # a cache with more rows and room than are used, its strides not the plain ones
-        cache = random(2, rows + 1, capacity, kv_heads, dim, dtype=dtype, seed=42).transpose(2, 3)
-        self.keys, self.values = cache[0], cache[1]
-        self.lengths = torch.tensor(lengths)
-        for row, length in enumerate(lengths):
-            cache[:, row, :, length - 1 :] = float("nan")
-
-    def run(self, rows=None, lengths=None, places=None):
-        lengths = self.lengths if lengths is None else lengths
-        keys, values = self.keys.clone(), self.values.clone()
-        places = lengths - 1 if places is None else places
-        count = len(lengths) if rows is None else rows
-        turns = [turn[:count] for turn in self.turns]
-        slots = keys, values, places[:count], lengths[:count]
-        layer = Layer(self.norms, self.projections, turns, slots)
-        return kernels.layers(self.x[:count], [layer], 1e-6), keys, values
-
-    def exact(self):
-        """The same in float64, rounded nowhere."""
-        x, keys, values = self.x.double()[:, 0], self.keys.double(), self.values.double()
-        weights = [(p.weight.double(), 0 if p.bias is None else p.bias.double()) for p in self.projections]
-        norms = [norm.double() for norm in self.norms]
-
-        def normed(x, weight):
-            return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
-
-        def times(x, i):
-            return x @ weights[i][0].T + weights[i][1]
-
-        def turned(x, cos, sin):
-            low, high = x.chunk(2, -1)
-            return x * cos.double() + torch.cat((-high, low), -1) * sin.double()
-
-        first = normed(x, norms[0])
-        q, k, v = (times(first, i).view(len(x), -1, self.dim) for i in range(3))
-        q, k = turned(q, *self.turns[:2]), turned(k, *self.turns[2:])
-        read = torch.empty(len(x), self.heads, self.dim, dtype=torch.float64)
-        for row, length in enumerate(self.lengths.tolist()):
-            keys[row, :, length - 1], values[row, :, length - 1] = k[row], v[row]
-            own_keys, own_values = (
-                t[row, :, :length].repeat_interleave(self.heads // self.kv_heads, 0) for t in (keys, values)
-            )
-            scores = (own_keys @ q[row][..., None]).squeeze(-1) * self.dim**-0.5
-            read[row] = (torch.softmax(scores, -1)[..., None] * own_values).sum(1)
-        x = x + times(read.flatten(1), 3)
-        second = normed(x, norms[1])
-        return (x + times(F.silu(times(second, 4)) * times(second, 5), 6))[:, None], keys, values
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim", "lengths"),
-    [(14, 2, 64, [1, 2, 700]), (4, 4, 128, [256, 257]), (6, 1, 40, [33]), (5, 5, 6, [9, 1]), (32, 2, 16, [2000])],
-)
-def test_layer(variant, dtype, heads, kv_heads, dim, lengths):
-    of = OneLayer(dtype, heads, kv_heads, dim, lengths)
-    before = of.x.clone()
-    exact = of.exact()
-    for ours, wanted in zip(of.run(), exact, strict=True):
-        near = 2e-5 if dtype == torch.float32 else 0.06
-        assert ours.dtype == dtype
-        torch.testing.assert_close(ours.double(), wanted, atol=near, rtol=near, equal_nan=True)
-    assert torch.equal(of.x, before)
-
-
-def test_layers_follow_each_other(variant):
-    first, second = (OneLayer(torch.float32, 4, 2, 16, [5, 9]) for _ in range(2))
-    second.projections = [p._replace(weight=p.weight.flip(0)) for p in second.projections]
-    one_by_one, *_ = first.run()
-    second.x = one_by_one
-    one_by_one, *_ = second.run()
-    slots = [(of.keys, of.values, of.lengths - 1, of.lengths) for of in (first, second)]
-    both = [Layer(of.norms, of.projections, of.turns, slot) for of, slot in zip((first, second), slots, strict=True)]
-    assert torch.equal(kernels.layers(first.x, both, 1e-6), one_by_one)
-
-
-def test_layer_reads_keys_in_any_order():
-    """A window kept as a ring needs no mask."""
-    of = OneLayer(torch.float32, 6, 2, 64, [100])
-    plain, *_ = of.run()
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
-    of.keys[:, :, :100], of.values[:, :, :100] = of.keys[:, :, order], of.values[:, :, order]
-    turned, *_ = of.run(places=(order == 99).nonzero()[0])
-    torch.testing.assert_close(turned, plain, rtol=1e-5, atol=1e-6)
-
-
-def test_layer_leaves_what_it_cannot_do():
-    of = OneLayer(torch.float32, 4, 2, 16, [5, 9])
-    of.projections[5] = of.projections[5]._replace(weight=of.projections[5].weight.T.contiguous().T)
-    assert of.run()[0] is None
-    with torch.enable_grad():
-        assert OneLayer(torch.float32, 4, 2, 16, [5]).run()[0] is None
-
-
-def test_layer_refuses_what_does_not_fit():
-    def check(match, **change):
-        of = OneLayer(torch.float32, 4, 2, 16, [5, 9])
-        lengths, places = change.pop("lengths", None), change.pop("places", None)
-        for name, value in change.items():
-            setattr(of, name, value(of))
-        with pytest.raises(ValueError, match=match):
-            of.run(lengths=lengths, places=places)
-
-    check("outside", places=torch.tensor([0, 12]))
-    check("outside", places=torch.tensor([-1, 0]))
-    check("outside", lengths=torch.tensor([5, 13]))
-    check("outside", lengths=torch.tensor([0, 9]), places=torch.tensor([0, 0]))
-    check("does not fit", keys=lambda of: of.keys.bfloat16())
-    check("does not fit", values=lambda of: of.values[:, :, :-1])
-    check("does not fit", keys=lambda of: of.keys[:1], values=lambda of: of.values[:1])
-    check("float32", turns=lambda of: [turn.double() for turn in of.turns])
-    check("is wanted", turns=lambda of: [turn[:, :, :8] for turn in of.turns])
-    check("is wanted", norms=lambda of: [of.norms[0][:-1], of.norms[1]])
-    check("is wanted", projections=lambda of: [*of.projections[:6], of.projections[0]])
-    check("do not fit together", projections=lambda of: widened(of.projections, 24))
-
-
-def widened(projections, queries):
-    """With that many outputs of the query projection."""
-    q, k, v, o, *rest = projections
-    q = Projection(torch.zeros(queries, q.weight.shape[1]), torch.zeros(queries))
-    return [q, k, v, Projection(torch.zeros(o.weight.shape[0], queries)), *rest]
-
-
-def dense(q, k, v, reads):
-    """Attention in float64 over the keys where `reads` (T, S) is true, and the size of what is summed."""
-    q, k, v = q.double(), k.double(), v.double()
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    shares = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~reads, -torch.inf).softmax(-1).nan_to_num()
-    return shares @ v, shares @ v.abs()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("window", [None, 1, 30, 100])
-@pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim", "new", "past"),
-    [(14, 2, 64, 131, 0), (4, 4, 128, 1, 70), (6, 1, 40, 49, 500), (5, 5, 6, 7, 3), (3, 1, 16, 200, 0)],
-)
-def test_attend(variant, dtype, window, heads, kv_heads, dim, new, past):
-    keys = past + new
-    # queries as they come from a projection, keys as a cache keeps them
-    q = 3 * random(2, new, heads, dim, dtype=dtype).transpose(1, 2)
-    k, v = (random(2, kv_heads, keys + 5, dim, dtype=dtype, seed=seed)[:, :, :keys] for seed in (1, 2))
-    distance = past + torch.arange(new)[:, None] - torch.arange(keys)
-    reads = (distance >= 0) & (distance < (window or keys))
-    exact, size = dense(q, k, v, reads)
-    ours = kernels.attend(q, k, v, offset=past, window=window)
-    bound = ROUNDING[dtype] * (exact.abs() + size) + 1e-5 * size
-    assert ours.dtype == dtype and ((ours - exact).abs() <= bound).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 2])
-@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
-def test_attend_with_a_mask(variant, dtype, rows, density):
-    q, k, v = (random(2, heads, tokens, 24, dtype=dtype, seed=heads) for heads, tokens in ((4, 61), (2, 150), (2, 150)))
-    mask = torch.rand(rows, 1, 61, 150, generator=torch.Generator().manual_seed(0)) < density
-    mask[:, :, 5] = False
-    exact, size = dense(q, k, v, mask)
-    ours = kernels.attend(q, k, v, mask=mask)
-    assert ((ours - exact).abs() <= ROUNDING[dtype] * (exact.abs() + size) + 1e-5 * size).all()
-    assert not ours[:, :, 5].any()
-
-
-def test_attend_refuses_what_does_not_fit():
-    q, k = random(2, 4, 6, 8, dtype=torch.float32), random(2, 2, 9, 8, dtype=torch.float32)
-    for keys in (k[:, :, :, :4], k[:1], random(2, 3, 9, 8, dtype=torch.float32)):
-        with pytest.raises(ValueError, match="do not fit together"):
-            kernels.attend(q, keys, keys)
-    for mask in (torch.ones(2, 1, 6, 8, dtype=torch.bool), torch.ones(2, 1, 6, 9)):
-        with pytest.raises(ValueError, match="mask"):
-            kernels.attend(q, k, k, mask=mask)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_attend_depends_neither_on_the_batch_nor_on_threads(variant, threads):
-    before = torch.get_num_threads()
-    q, k, v = (random(5, heads, 200, 32, dtype=torch.float32, seed=heads) for heads in (4, 2, 2))
-    whole = kernels.attend(q, k, v, window=70)
-    torch.set_num_threads(threads)
-    try:
-        assert torch.equal(kernels.attend(q[1:3], k[1:3], v[1:3], window=70), whole[1:3])
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 100, 4096, 9000])
 def test_choose(variant, dtype, size):
@@ -506,47 +273,3 @@ def test_several_threads_may_call_at_once_and_a_child_process_too():
     if not child:
         os._exit(0 if torch.equal(kernels.linear(x, weight), expected) else 1)
     assert os.waitpid(child, 0)[1] == 0
-
-
-ANSWER = """
-import torch
-from qwen_model import kernels
-torch.set_grad_enabled(False)
-print(kernels.describe())
-out = kernels.linear(torch.ones(2, 8), torch.ones(3, 8))
-assert torch.equal(out, torch.full((2, 3), 8.0))
-"""
-
-
-def ask(**environment):
-    run = [sys.executable, "-c", ANSWER]
-    return subprocess.run(run, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
-
-
-def test_without_a_compiler_torch_is_used_and_said(tmp_path):
-    done = ask(PATH=str(tmp_path), HARNESS_CACHE=str(tmp_path), CXX="")
-    assert done.stdout == "torch (no C++ compiler: neither g++ nor c++ is in $PATH)\n"
-    assert done.stderr.count("\n") == 1 and "no C++ compiler" in done.stderr
-    done = ask(CXX="no-such-compiler", HARNESS_CACHE=str(tmp_path))
-    assert "$CXX is no-such-compiler" in done.stdout
-    done = ask(CXX="false", HARNESS_CACHE=str(tmp_path))
-    assert "false failed: no message" in done.stdout
-    done = ask(HARNESS_KERNELS="off")
-    assert done.stdout == "torch (turned off by $HARNESS_KERNELS)\n" and not done.stderr
-
-
-def test_a_damaged_library_is_compiled_anew(tmp_path):
-    cache = {"HARNESS_CACHE": str(tmp_path)}
-    first = ask(**cache)
-    assert first.stdout.startswith("C++ kernels")
-    (library,) = (tmp_path / "kernels").iterdir()
-    whole = library.read_bytes()
-    library.write_bytes(whole[: len(whole) // 2])
-    assert ask(**cache).stdout == first.stdout
-    (library,) = (tmp_path / "kernels").iterdir()
-    assert build._intact(library)
-
-
-def test_a_cache_that_cannot_be_written_is_said(tmp_path):
-    (tmp_path / "kernels").write_text("in the way")
-    assert "cannot be written" in ask(HARNESS_CACHE=str(tmp_path)).stdout
