@@ -19,7 +19,7 @@ from harness.selection import digest, digest_prompts, select
 from harness.statistics import DRAW_MARK, summarise
 from harness.store import Store, open_store
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
-from tasks.api import Sample, Task, TaskError
+from tasks.api import Options, Sample, Task, TaskError
 
 if TYPE_CHECKING:
     from harness.engine import Engine, Judged
@@ -74,7 +74,8 @@ class Prepared:
 def prepare(settings: Settings) -> Prepared:
     """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
     _check(settings)
-    tasks = tuple(task_class(name)(settings.shots_file) for name in settings.tasks)
+    options = Options(shots_file=settings.shots_file)
+    tasks = tuple(task_class(name)(options) for name in settings.tasks)
     if isinstance(settings.model, str):
         checkpoint = find_checkpoint(settings.model)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -202,6 +202,8 @@ class Verdict:
     answer: str | None
     outcome: Outcome
     choice_logprobs: Mapping[str, float] | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Further measures of the same answer, by the names in the task's `measures`; those without meaning are left out."""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -217,6 +219,19 @@ class ReportCell:
     column: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user may set of a task. A task names those that it reads in `takes`; others are refused."""
+
+    shots_file: Path | None = None
+    """A text that replaces the few-shot header."""
+
+
+Kind = Literal["share", "mean", "perplexity"]
+"""How a measure becomes one number: the share of ones among zeros and ones, the mean of any numbers, or the exponential
+of the mean of losses in nats."""
+
+
 class Task(ABC):
     """A benchmark under one protocol. A changed prompt, extraction or data set is a new `version`."""
 
@@ -225,18 +240,28 @@ class Task(ABC):
     title: ClassVar[str]
     protocol: ClassVar[Literal["base", "chat"]]
     shots: ClassVar[int]
-    metric: ClassVar[Literal["accuracy", "pass@1"]]
+    metric: ClassVar[str]
+    """The chief measure: "accuracy" or "pass@1", which are the share of the outcome `correct`, or one of `measures`."""
+    measures: ClassVar[Mapping[str, Kind]] = {}
+    """Further measures by name, each over the samples whose verdict has a score of that name."""
+    mean: ClassVar[Literal["items", "groups"]] = "items"
+    """What the metric is the mean of: all items alike, or the means of the groups."""
+    sets: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Sets of groups that have a number of their own, such as a benchmark's categories."""
     source: ClassVar[Source]
     decoding: ClassVar[Decoding | None] = None
     report: ClassVar[ReportCell | None] = None
     runs_code: ClassVar[bool] = False
-    takes_shots_file: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """Names of the Options that the task reads."""
 
-    def __init__(self, shots_file: Path | None = None) -> None:
-        """`shots_file` replaces the task's few-shot header by the text of a file, for tasks that say they take one."""
-        if shots_file is not None and not self.takes_shots_file:
-            raise TaskError(f"--shots-file: task {self.name} takes none; leave the option out")
-        self.shots_file = shots_file
+    def __init__(self, options: Options = Options()) -> None:
+        """Raises TaskError for an option that the task does not take."""
+        for option in fields(options):
+            if option.name not in self.takes and getattr(options, option.name) != option.default:
+                flag = "--" + option.name.replace("_", "-")
+                raise TaskError(f"{flag}: task {self.name} takes none; leave the option out")
+        self.options = options
 
     @classmethod
     def sources(cls) -> tuple[Source, ...]:

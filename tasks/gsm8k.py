@@ -44,7 +44,7 @@ class GSM8K(Task):
     title: ClassVar[str] = "GSM8K, 8-shot with worked steps"
     protocol: ClassVar[Literal["base", "chat"]] = "base"
     shots: ClassVar[int] = 8
-    metric: ClassVar[Literal["accuracy", "pass@1"]] = "accuracy"
+    metric: ClassVar[str] = "accuracy"
     source: ClassVar[Source] = Source(
         name="GSM8K test",
         files=("gsm8k/test.jsonl",),
@@ -61,13 +61,15 @@ class GSM8K(Task):
     )
     decoding: ClassVar[Decoding | None] = Decoding(max_tokens=512, stop=("\n\n\n", "\n\n", "Question:"))
     report: ClassVar[ReportCell | None] = ReportCell("table_2", "GSM8K")
-    takes_shots_file: ClassVar[bool] = True
+    takes: ClassVar[frozenset[str]] = frozenset({"shots_file"})
 
     header = ""
 
     def samples(self, load: Loader) -> list[Sample]:
         if self.shots:
-            self.header = installed_header() if self.shots_file is None else file_header(self.shots_file)
+            self.header = (
+                installed_header() if self.options.shots_file is None else file_header(self.options.shots_file)
+            )
         found = []
         for index, row in enumerate(documents(self.source, load)):
             fields = {key: text(self.source, index, row, key) for key in ("question", "answer")}
@@ -111,7 +113,7 @@ class GSM8KChat(GSM8K):
     shots = 0
     decoding = Decoding(max_tokens=512)
     report: ClassVar[ReportCell | None] = ReportCell("table_5", "GSM8K 0-shot")
-    takes_shots_file = False
+    takes = frozenset()
 
     def gold(self, answer: str) -> str | None:
         number = self.extract(answer)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.api import Chat, TaskError
+from tasks.api import Chat, Options, TaskError
 from tasks.gsm8k import GSM8K, GSM8KChat
 from tests.tasks.scripted import SHARED, Says, judge, rows_of
 
@@ -194,6 +194,6 @@ def test_bad_data(rows, said):
 
 def test_bad_shots_file(tmp_path):
     with pytest.raises(TaskError, match=r"--shots-file .*none\.txt"):
-        GSM8K(tmp_path / "none.txt").samples(lambda source: [ROW])
+        GSM8K(Options(shots_file=tmp_path / "none.txt")).samples(lambda source: [ROW])
     with pytest.raises(TaskError, match="gsm8k-chat takes none"):
-        GSM8KChat(tmp_path / "none.txt")
+        GSM8KChat(Options(shots_file=tmp_path / "none.txt"))
