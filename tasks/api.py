@@ -203,7 +203,7 @@ class Verdict:
     outcome: Outcome
     choice_logprobs: Mapping[str, float] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Further measures of the same answer, by the names in the task's `measures`; those without meaning are left out."""
+    """Further measures of the same answer, named as in the task's `measures`; those without meaning are left out."""
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -30,7 +30,7 @@ def released():
 
 
 def test_prompt_base(shots):
-    task = GSM8K(shots)
+    task = GSM8K(Options(shots_file=shots))
     expected = """\
 Question: What?
 Let's think step by step
@@ -52,7 +52,7 @@ def test_prompt_chat():
 
 @pytest.mark.parametrize("index", [0, 1318])
 def test_prompts_of_the_real_first_and_last_with_the_released_header(index):
-    task = GSM8K(released())
+    task = GSM8K(Options(shots_file=released()))
     samples = task.samples(rows_of(TEST))
     row = rows_of(TEST)(None)[index]
     assert len(samples) == 1319 and samples[index].id == f"gsm8k/test/{index}"
@@ -104,7 +104,7 @@ def test_header_from_lm_eval_has_the_released_shape():
     ],
 )
 def test_extraction_base(shots, reply, answer):
-    task = GSM8K(shots)
+    task = GSM8K(Options(shots_file=shots))
     verdict = judge(task, sample_of(task), Says(reply))
     assert verdict.answer == answer and (verdict.outcome == "unextracted") == (answer is None)
 
@@ -154,7 +154,7 @@ def test_equality_chat(gold, reply, correct):
 
 
 def test_gold_in_full_marks():
-    chat, base = GSM8KChat(), GSM8K(released())
+    chat, base = GSM8KChat(), GSM8K(Options(shots_file=released()))
     samples = chat.samples(rows_of(TEST))
     assert all(judge(chat, sample, Says(sample.fields["answer"])).correct for sample in samples)
     samples = base.samples(rows_of(TEST))
