@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from harness.requests import generate_digest, loglikelihood_digest, rolling_digest, score_digest
 from harness.rolling import Rolls
 from harness.sandbox import Policy, Result, Sandbox
 from harness.sandbox.interpreter import POLICY, Cell, Interpreter
@@ -50,6 +51,8 @@ class Judged:
     response: str
     finish: str | None
     logprobs: tuple[float, ...] | None
+    asked: tuple[Mapping[str, Any], ...]
+    """Every request with what came of it, as in `harness.records.SampleRecord`."""
     seconds: float
 
 
@@ -67,6 +70,12 @@ class Handle:
         self.prompt = self.response = ""
         self.finish: str | None = None
         self.logprobs: tuple[float, ...] | None = None
+        self.asked: list[dict[str, Any]] = []
+
+    def _ask(self, kind: str, request: str) -> dict[str, Any]:
+        """A place in the record, taken when the request is made, so that the order is that of asking."""
+        self.asked.append({"kind": kind, "request": request})
+        return self.asked[-1]
 
     @property
     def train_length(self) -> int:
@@ -84,7 +93,9 @@ class Handle:
             sampling=Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=self._seed + self._calls),
         )
         self._calls += 1
+        asked = self._ask("generate", generate_digest(prompt, decoding))
         done = await self._engine.generated(request)
+        asked |= {"text": done.text, "finish": done.finish, "logprobs": done.logprobs}
         self.prompt, self.response, self.finish, self.logprobs = text, done.text, done.finish, done.logprobs
         return Reply(text=done.text, finish=done.finish, logprobs=done.logprobs)
 
@@ -95,19 +106,26 @@ class Handle:
             ids = ids[-(window - 1) :]
         items = [Continuation(tuple(ids), tuple(self._engine.encode_piece(piece))) for piece in continuations]
         self.prompt = text
-        return [scored.logprob for scored in await self._engine.scored(items)]
+        asked = self._ask("score", score_digest(prompt, continuations, window))
+        asked["scores"] = [scored.logprob for scored in await self._engine.scored(items)]
+        return list(asked["scores"])
 
     async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
         """Log-probability (nats) and whether it is the greedy continuation, encoded as lm-evaluation-harness does."""
         self.prompt = context
+        asked = self._ask("loglikelihood", loglikelihood_digest(context, continuation))
         (scored,) = await self._engine.scored([self._engine.encode_pair(context, continuation)])
+        asked |= {"logprob": scored.logprob, "greedy": scored.greedy}
         return scored.logprob, scored.greedy
 
     async def rolling(
         self, text: str, *, length: int | None = None, stride: int | None = None, begin: bool = False
     ) -> Rolled:
-        """Log-probabilities (nats) of a long text's tokens. The text is not kept in the record."""
-        return await self._engine.rolled(text, length, stride, begin)
+        """Log-probabilities (nats) of a long text's tokens. The text itself is not kept."""
+        asked = self._ask("rolling", rolling_digest(text, length, stride, begin))
+        rolled = await self._engine.rolled(text, length, stride, begin)
+        asked |= {"logprobs": rolled.logprobs, "tokens": rolled.tokens}
+        return rolled
 
 
 class _SandboxHandle:
@@ -211,7 +229,8 @@ class Engine:
         handle = Handle(self, int.from_bytes(digest[:6], "big"))
         verdict = await task.judge(sample, handle, _SandboxHandle(self))
         seconds = time.monotonic() - start
-        done(Judged(task, sample, verdict, handle.prompt, handle.response, handle.finish, handle.logprobs, seconds))
+        said = handle.prompt, handle.response, handle.finish, handle.logprobs
+        done(Judged(task, sample, verdict, *said, tuple(handle.asked), seconds))
 
     def sandbox(self, policy: Policy) -> Sandbox:
         """The sandbox of a policy, made once."""

@@ -12,7 +12,6 @@ from qwen_model.cache import Cache, CacheShape
 from qwen_model.layout import Layout, band
 from qwen_model.long_context import LongContext
 
-
 _TRAIN_LENGTH = 2048
 """Where config.json names none, as lm-evaluation-harness has it."""
 

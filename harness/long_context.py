@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from qwen_model.decoder import Decoder
 from qwen_model.long_context import LongContext, WindowSchedule
-from qwen_model.prefill import CausalLM
 from tasks.api import TaskError
+
+if TYPE_CHECKING:
+    from qwen_model.decoder import Decoder
+    from qwen_model.prefill import CausalLM
 
 EXAMPLE = "dynamic_ntk=exact,logn=on,window=report"
 
@@ -55,8 +56,12 @@ def _window(key: str, value: str) -> WindowSchedule | None:
     return WindowSchedule(bands=((1, _number(key, value)),))
 
 
-VALUES: Mapping[str, Any] = {
-    "dynamic_ntk": lambda key, value: value,
+def _text(key: str, value: str) -> str:
+    return value  # LongContext names the values that it takes
+
+
+VALUES: Mapping[str, Callable[[str, str], Any]] = {
+    "dynamic_ntk": _text,
     "logn": _switch,
     "window": _window,
     "window_alpha": _switch,
@@ -65,22 +70,16 @@ VALUES: Mapping[str, Any] = {
 """How each key's value is read."""
 
 
-def described(settings: LongContext) -> dict[str, Any]:
-    """The settings as JSON values, for the spec of a run."""
-    return asdict(settings)
-
-
 @contextmanager
 def laid_over(model: CausalLM, settings: LongContext | None) -> Iterator[None]:
     """The model under these settings; None leaves it as it is. Raises TaskError where they do not fit it."""
     if settings is None:
         yield
         return
-    if not isinstance(model, Decoder):
-        raise TaskError("--long-context: the hf backend computes with the checkpoint's own; use --backend native")
+    layers, train_length = len(model.cache_shape.windows), settings.train_length or model.train_length
     try:
-        settings.windows(model.config.num_hidden_layers, settings.train_length or model.config.train_length)
+        settings.windows(layers, train_length)
     except ValueError as error:
         raise TaskError(f"--long-context: {error}") from error
-    with model.long_context(settings):
+    with cast("Decoder", model).long_context(settings):
         yield
