@@ -20,6 +20,16 @@ def score_digest(prompt: Prompt, continuations: Sequence[str], window: int | Non
     return _digest([_plain(prompt), list(continuations), window])
 
 
+def loglikelihood_digest(context: str, continuation: str) -> str:
+    """Sixteen hex digits of a request for a continuation's log-likelihood."""
+    return _digest([context, continuation])
+
+
+def rolling_digest(text: str, length: int | None, stride: int | None, begin: bool) -> str:
+    """Sixteen hex digits of a request for the losses of a whole text."""
+    return _digest([text, length, stride, begin])
+
+
 def _plain(prompt: Prompt) -> object:
     return prompt if isinstance(prompt, str) else asdict(prompt)
 
