@@ -209,8 +209,8 @@ class Engine:
 
     async def rolled(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
         if self._text[:2] != (text, begin):  # the lengths of one text come one after another
-            ids = self._tokenizer.encode(text)
-            self._text = text, begin, [self._tokenizer.begin()[1], *ids] if begin else ids
+            prefix = [self._tokenizer.begin()[1]] if begin else []
+            self._text = text, begin, prefix + self._tokenizer.encode(text)
         ids = self._text[2]
         tokens = len(ids) - begin
         if len(ids) < 2:
