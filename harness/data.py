@@ -87,14 +87,16 @@ def read_rows(name: str, content: bytes) -> list[JsonRow]:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise TaskError(f"{name}: damaged gzip file ({error}); fetch it again") from error
-    if name.endswith((".jsonl", ".jsonl.gz")):
+    if name.endswith((".jsonl", ".jsonl.gz", ".json")):  # BFCL names its files of lines so
         rows = _parse_lines(name, _text(name, content).split("\n"), first=1)
     elif name.endswith(".csv"):
         rows = _parse_csv(name, _text(name, content))
     elif name.endswith((".parquet", ".arrow")):
         rows = _parse_arrow(name, content)
     else:
-        raise TaskError(f"{name}: not a kind of file that is read; use .jsonl, .jsonl.gz, .csv, .parquet or .arrow")
+        raise TaskError(
+            f"{name}: not a kind of file that is read; use .jsonl, .jsonl.gz, .json (lines), .csv, .parquet or .arrow"
+        )
     if not rows:
         raise TaskError(f"{name}: holds no rows; put the data set's file there")
     return rows

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from harness.pieces import qwen_pieces
 from harness.sandbox import Policy, Result, Sandbox
 from harness.sandbox.interpreter import POLICY, Cell, Interpreter
 from harness.sandbox.languages import Workshop
@@ -90,6 +91,10 @@ class Handle:
         items = [Continuation(tuple(ids), tuple(self._engine.encode_piece(piece))) for piece in continuations]
         self.prompt = text
         return await self._engine.scored(items)
+
+    async def pieces(self, text: str) -> list[str]:
+        """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
+        return await self._engine.in_thread(qwen_pieces, text)
 
 
 class _SandboxHandle:

@@ -117,6 +117,13 @@ class Model(Protocol):
         """
         ...
 
+    async def pieces(self, text: str) -> list[str]:
+        """The text cut as the first Qwen's tokenizer cuts it, whatever the model: what measures over tokens count.
+
+        A piece that is no whole UTF-8 has U+FFFD in it.
+        """
+        ...
+
 
 class SandboxResult(Protocol):
     """What finished code left behind."""
