@@ -51,6 +51,8 @@ class Source:
     """Paths or globs below the data directory (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
     hub: str | None = None
     config: str | None = None
+    folder: str | None = None
+    """Folder of the hub's data set, where that keeps several sets in folders."""
     split: str | None = None
     installed: Installed | None = None
     mirror: Wheel | None = None
