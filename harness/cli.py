@@ -54,6 +54,17 @@ def run(
     shots_file: Annotated[
         Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")
     ] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="long-ppl: a folder of .txt files, or a .jsonl file with `text` per line.")
+    ] = None,
+    lengths: Annotated[str | None, typer.Option(help="long-ppl: tokens of each document, such as 1024,8192.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="long-ppl: read whole documents in windows that move by so many tokens.")
+    ] = None,
+    long_context: Annotated[
+        str | None,
+        typer.Option(help="dynamic_ntk=off|released|exact,logn=on|off,window=none|report|N (docs/long-context.md)."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many samples, tokens and minutes.")] = False,
     unsafe_no_sandbox: Annotated[
         bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")
@@ -61,6 +72,7 @@ def run(
 ) -> None:
     """Run tasks on a model; write results, samples and a report. The same command again continues or shows the run."""
     from harness.evaluation import Settings, execute, prepare
+    from harness.long_context import parse
     from harness.progress import Bars
 
     settings = Settings(
@@ -77,6 +89,10 @@ def run(
         top_p=top_p,
         data_dir=data_dir,
         shots_file=shots_file,
+        documents=documents,
+        lengths=_lengths(lengths),
+        stride=stride,
+        long_context=None if long_context is None else parse(long_context),
         unsafe_no_sandbox=unsafe_no_sandbox,
     )
     marks = [time.monotonic()]
@@ -106,6 +122,14 @@ def _filters(asked: list[str]) -> dict[str, tuple[str, ...]]:
             raise TaskError(f"--filter: {item!r} is not FIELD=VALUE[,VALUE], such as subject=astronomy")
         filters[field] = tuple(values.split(","))
     return filters
+
+
+def _lengths(asked: str | None) -> tuple[int, ...]:
+    parts = [] if asked is None else [part.strip() for part in asked.split(",")]
+    for part in parts:
+        if not (part.isascii() and part.isdigit()):
+            raise TaskError(f"--lengths: {part!r} is no number of tokens; give such as 1024,2048")
+    return tuple(map(int, parts))
 
 
 @app.command()
@@ -265,7 +289,7 @@ def _report(finished: Run, *, fresh: bool = False) -> None:
     summary = summary_table(finished)
     # the report files have the wider table
     shown = [i for i, name in enumerate(summary.header) if name not in ("The report's column", "Best other up to 14B")]
-    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=4)
+    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=5)
     for number, note in enumerate(summary.footnotes, start=1):
         typer.echo(f"{number}. {note}")
     typer.echo(f"report: {page}")

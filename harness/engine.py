@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from harness.pieces import qwen_pieces
+from harness.requests import generate_digest, loglikelihood_digest, rolling_digest, score_digest
+from harness.rolling import Rolls
 from harness.sandbox import Policy, Result, Sandbox
 from harness.sandbox.interpreter import POLICY, Cell, Interpreter
 from harness.sandbox.languages import Workshop
 from qwen_model.generation import Generated, Generator, Request
-from qwen_model.prefill import CausalLM, Continuation, Reader, score
+from qwen_model.prefill import CausalLM, Continuation, Reader, Scored, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
-from tasks.api import Chat, Check, Decoding, Prompt, Reply, Sample, Task, Verdict
+from tasks.api import Chat, Check, Decoding, Prompt, Reply, Rolled, Sample, Task, TaskError, Verdict
 
 Answer = TypeVar("Answer")
 
@@ -50,6 +52,8 @@ class Judged:
     response: str
     finish: str | None
     logprobs: tuple[float, ...] | None
+    asked: tuple[Mapping[str, Any], ...]
+    """Every request with what came of it, as in `harness.records.SampleRecord`."""
     seconds: float
 
 
@@ -67,6 +71,17 @@ class Handle:
         self.prompt = self.response = ""
         self.finish: str | None = None
         self.logprobs: tuple[float, ...] | None = None
+        self.asked: list[dict[str, Any]] = []
+
+    def _ask(self, kind: str, request: str) -> dict[str, Any]:
+        """A place in the record, taken when the request is made, so that the order is that of asking."""
+        self.asked.append({"kind": kind, "request": request})
+        return self.asked[-1]
+
+    @property
+    def train_length(self) -> int:
+        """Tokens that the model was trained to read at once, or that it was told by its settings."""
+        return self._engine.train_length
 
     async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
         """One continuation; the n-th call of a sample has its own sampling seed."""
@@ -79,7 +94,9 @@ class Handle:
             sampling=Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=self._seed + self._calls),
         )
         self._calls += 1
+        asked = self._ask("generate", generate_digest(prompt, decoding))
         done = await self._engine.generated(request)
+        asked |= {"text": done.text, "finish": done.finish, "logprobs": done.logprobs}
         self.prompt, self.response, self.finish, self.logprobs = text, done.text, done.finish, done.logprobs
         return Reply(text=done.text, finish=done.finish, logprobs=done.logprobs)
 
@@ -90,7 +107,26 @@ class Handle:
             ids = ids[-(window - 1) :]
         items = [Continuation(tuple(ids), tuple(self._engine.encode_piece(piece))) for piece in continuations]
         self.prompt = text
-        return await self._engine.scored(items)
+        asked = self._ask("score", score_digest(prompt, continuations, window))
+        asked["scores"] = [scored.logprob for scored in await self._engine.scored(items)]
+        return list(asked["scores"])
+
+    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
+        """Log-probability (nats) and whether it is the greedy continuation, encoded as lm-evaluation-harness does."""
+        self.prompt = context
+        asked = self._ask("loglikelihood", loglikelihood_digest(context, continuation))
+        (scored,) = await self._engine.scored([self._engine.encode_pair(context, continuation)])
+        asked |= {"logprob": scored.logprob, "greedy": scored.greedy}
+        return scored.logprob, scored.greedy
+
+    async def rolling(
+        self, text: str, *, length: int | None = None, stride: int | None = None, begin: bool = False
+    ) -> Rolled:
+        """Log-probabilities (nats) of a long text's tokens. The text itself is not kept."""
+        asked = self._ask("rolling", rolling_digest(text, length, stride, begin))
+        rolled = await self._engine.rolled(text, length, stride, begin)
+        asked |= {"logprobs": rolled.logprobs, "tokens": rolled.tokens}
+        return rolled
 
     async def pieces(self, text: str) -> list[str]:
         """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
@@ -152,7 +188,7 @@ class Engine:
         unsafe: bool,
     ) -> None:
         """`batch_tokens` per pass, `slots` texts written side by side, `runners` programs run at once."""
-        self._tokenizer, self._seed, self.unsafe = tokenizer, seed, unsafe
+        self._model, self._tokenizer, self._seed, self.unsafe = model, tokenizer, seed, unsafe
         self._reader = Reader(model, batch_tokens)
         # the generator's prefixes must survive while scores are computed, so each has a reader of its own
         self._generator: Generator[object] = Generator(model, tokenizer, Reader(model, batch_tokens), slots)
@@ -161,7 +197,9 @@ class Engine:
         self._wake = asyncio.Event()
         self._new: list[Request[object]] = []
         self._writing: dict[object, asyncio.Future[Generated[object]]] = {}
-        self._scores: list[_Asked[list[float]]] = []
+        self._scores: list[_Asked[list[Scored]]] = []
+        self._rolls = Rolls(model, self._reader)
+        self._text: tuple[str, bool, Sequence[int]] = "", False, ()
         self._pieces: dict[str, list[int]] = {}
         self._sandboxes: dict[Policy, Sandbox] = {}
         self._workshops: dict[tuple[str, float], Workshop] = {}
@@ -196,7 +234,8 @@ class Engine:
         handle = Handle(self, int.from_bytes(digest[:6], "big"))
         verdict = await task.judge(sample, handle, _SandboxHandle(self))
         seconds = time.monotonic() - start
-        done(Judged(task, sample, verdict, handle.prompt, handle.response, handle.finish, handle.logprobs, seconds))
+        said = handle.prompt, handle.response, handle.finish, handle.logprobs
+        done(Judged(task, sample, verdict, *said, tuple(handle.asked), seconds))
 
     def sandbox(self, policy: Policy) -> Sandbox:
         """The sandbox of a policy, made once."""
@@ -213,6 +252,10 @@ class Engine:
     async def in_thread(self, work: Callable[..., Answer], *args: Any) -> Answer:
         """The result of blocking work, done in the pool of runners."""
         return await asyncio.get_running_loop().run_in_executor(self.runners, work, *args)
+
+    @property
+    def train_length(self) -> int:
+        return self._model.train_length
 
     def encode(self, prompt: Prompt) -> tuple[str, list[int]]:
         """The text as the model sees it, and its tokens."""
@@ -237,8 +280,36 @@ class Engine:
         self._wake.set()
         return await future
 
-    async def scored(self, items: list[Continuation]) -> list[float]:
-        future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+    def encode_pair(self, context: str, continuation: str) -> Continuation:
+        """A continuation behind what the trained length leaves of its context. Raises TaskError where it is itself too
+        long, or no token."""
+        before, after = self._tokenizer.encode_pair(context, continuation)
+        room = self._model.train_length + 1 - len(after)
+        if not after or room < 1:
+            raise TaskError(
+                f"a continuation of {len(after)} tokens ({continuation[:40]!r} ...) cannot be scored by a model of "
+                f"{self._model.train_length}; leave the sample out"
+            )
+        self.tokens.prompt += len(before)
+        return Continuation(tuple(before[-room:]), tuple(after))
+
+    async def rolled(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
+        if self._text[:2] != (text, begin):  # the lengths of one text come one after another
+            ids = self._tokenizer.encode(text)
+            self._text = text, begin, [self._tokenizer.begin()[1], *ids] if begin else ids
+        ids = self._text[2]
+        tokens = len(ids) - begin
+        if len(ids) < 2:
+            return Rolled(logprobs=(), tokens=tokens)
+        if length is None:
+            length = len(ids)
+        self.tokens.prompt += min(length, len(ids))
+        future = self._rolls.ask(ids, length, stride)
+        self._wake.set()
+        return Rolled(logprobs=await future, tokens=tokens)
+
+    async def scored(self, items: list[Continuation]) -> list[Scored]:
+        future: asyncio.Future[list[Scored]] = asyncio.get_running_loop().create_future()
         self._scores.append(_Asked(future, items))
         self._wake.set()
         return await future
@@ -252,6 +323,8 @@ class Engine:
                 await asyncio.sleep(0)  # let every sample that can go on ask first
                 if self._scores:
                     await self._score()
+                elif self._rolls.waiting:
+                    await self._rolls.read_next()
                 elif self._new or self._generator.busy:
                     await self._write()
                 else:
@@ -260,7 +333,7 @@ class Engine:
     async def _score(self) -> None:
         asked, self._scores = self._scores, []
         owners = [(request, place) for request in asked for place in range(len(request.items))]
-        values = [[0.0] * len(request.items) for request in asked]
+        values = [[Scored(0.0, greedy=False)] * len(request.items) for request in asked]
         left = {id(request): len(request.items) for request in asked}
         where = {id(request): index for index, request in enumerate(asked)}
         passes = score(self._reader, [request.items[place] for request, place in owners])
@@ -281,5 +354,5 @@ class Engine:
             self._writing.pop(done.key).set_result(done)
 
 
-def _next(passes: Iterator[list[tuple[int, float]]]) -> list[tuple[int, float]]:
+def _next(passes: Iterator[list[tuple[int, Scored]]]) -> list[tuple[int, Scored]]:
     return next(passes, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import os
 import time
@@ -13,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from harness import environment
 from harness.data import Data
+from harness.long_context import laid_over
 from harness.records import FORMAT, Run, SampleRecord, spec_hash
 from harness.registry import task_class
 from harness.selection import digest, digest_prompts, select
-from harness.statistics import DRAW_MARK, summarise
 from harness.store import Store, open_store
+from harness.summary import DRAW_MARK, summarise
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
-from tasks.api import Options, Sample, Task, TaskError
+from tasks.api import Options, Sample, Task, TaskError, Verdict
 
 if TYPE_CHECKING:
     from harness.engine import Engine, Judged
     from qwen_model.decoder import Decoder
+    from qwen_model.long_context import LongContext
     from qwen_model.prefill import CausalLM
 
 BACKENDS = ("native", "hf")
@@ -51,6 +54,11 @@ class Settings:
     top_p: float | None = None
     data_dir: Path | None = None
     shots_file: Path | None = None
+    documents: Path | None = None
+    lengths: tuple[int, ...] = ()
+    stride: int | None = None
+    long_context: LongContext | None = None
+    """Laid over the model for the run; None leaves the model as it is."""
     unsafe_no_sandbox: bool = False
 
 
@@ -64,6 +72,8 @@ class Prepared:
     samples: Mapping[str, tuple[Sample, ...]]
     spec: Mapping[str, Any]
     origins: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
+    """A line on each sample, or set of samples, that does not suit the model."""
 
     @property
     def default_folder(self) -> Path:
@@ -74,7 +84,12 @@ class Prepared:
 def prepare(settings: Settings) -> Prepared:
     """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
     _check(settings)
-    options = Options(shots_file=settings.shots_file)
+    options = Options(
+        shots_file=settings.shots_file,
+        documents=settings.documents,
+        lengths=settings.lengths,
+        stride=settings.stride,
+    )
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
     if isinstance(settings.model, str):
         checkpoint = find_checkpoint(settings.model)
@@ -87,8 +102,14 @@ def prepare(settings: Settings) -> Prepared:
     data = Data(settings.data_dir)
     samples: dict[str, tuple[Sample, ...]] = {}
     entries: dict[str, Any] = {}
+    left_out: list[str] = []
+
+    tokenizer = functools.cache(lambda: load_tokenizer(checkpoint))
     for task in tasks:
-        everything = task.samples(data)
+        everything, unfit = task.fit(task.samples(data), lambda text: len(tokenizer().encode(text)))
+        left_out.extend(f"{task.name}: {line}" for line in unfit)
+        if task.mean == "groups" and (alone := [sample.id for sample in everything if sample.group is None]):
+            raise TaskError(f"{task.name}: sample {alone[0]} has no group, and the task's metric is a mean over groups")
         chosen = select(task.name, everything, settings.filters, settings.limit)
         samples[task.name] = tuple(_drawn(chosen, settings.draws))
         entries[task.name] = {
@@ -97,6 +118,9 @@ def prepare(settings: Settings) -> Prepared:
             "protocol": task.protocol,
             "shots": task.shots,
             "metric": task.metric,
+            "measures": dict(task.measures),
+            "mean": task.mean,
+            "sets": {name: list(groups) for name, groups in task.sets.items()},
             "decoding": None if task.decoding is None else asdict(task.decoding),
             "report": None if task.report is None else asdict(task.report),
             "data": digest(everything),
@@ -104,6 +128,7 @@ def prepare(settings: Settings) -> Prepared:
             "limit": settings.limit,
             "filter": {name: list(values) for name, values in settings.filters.items()},
             **({"draws": settings.draws} if settings.draws > 1 else {}),
+            **({"left_out": unfit} if unfit else {}),
             "prompts": digest_prompts(task, chosen),
         }
     spec = {
@@ -116,12 +141,33 @@ def prepare(settings: Settings) -> Prepared:
             "backend": settings.backend,
             "dtype": settings.dtype,
             "device": settings.device,
+            **_extension(settings),
         },
         "tasks": entries,
         "seed": settings.seed,
     }
     origins = {source.name: loaded.origin for source, loaded in data.loaded.items()}
-    return Prepared(settings=settings, checkpoint=checkpoint, tasks=tasks, samples=samples, spec=spec, origins=origins)
+    return Prepared(
+        settings=settings,
+        checkpoint=checkpoint,
+        tasks=tasks,
+        samples=samples,
+        spec=spec,
+        origins=origins,
+        left_out=tuple(left_out),
+    )
+
+
+def _extension(settings: Settings) -> dict[str, Any]:
+    """What the spec says of a context extension that is not the checkpoint's own."""
+    laid = settings.long_context
+    if (
+        laid is None
+        and not isinstance(settings.model, str)
+        and settings.model.settings != settings.model.config.long_context
+    ):
+        laid = settings.model.settings
+    return {} if laid is None else {"long_context": asdict(laid)}
 
 
 class Progress:
@@ -144,6 +190,8 @@ def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
     """
     with open_store(folder, prepared.spec) as store:
         progress.stage(f"run folder: {folder}")
+        for line in prepared.left_out:
+            progress.stage(line)
         jobs: list[tuple[Task, Sample]] = []
         places: dict[tuple[str, str], int] = {}
         for task in prepared.tasks:
@@ -190,10 +238,12 @@ def _drawn(samples: Sequence[Sample], draws: int) -> list[Sample]:
 
 def _summary(run: Run, task: Task, draws: int) -> dict[str, Any]:
     try:
-        return summarise(run.records(task.name), task.metric, draws)
+        return summarise(
+            run.records(task.name), task.metric, draws, measures=task.measures, mean=task.mean, sets=task.sets
+        )
     except ValueError as error:
         raise TaskError(
-            f"{task.name}: no sample could be judged here ({error}); install the languages it needs"
+            f"{task.name}: no {task.metric} ({error}); if code could not be judged here, install its languages"
         ) from None
 
 
@@ -264,14 +314,16 @@ def _judge(
         progress.stage(f"sandbox: {sandbox['tier']} ({sandbox['detail']})")
     started = time.time()
     progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
-    engine = new_engine(prepared)
+    model = load_backend(prepared)
     loaded = time.time()
 
     def done(judged: Judged) -> None:
         store.add(_record(judged, places[judged.task.name, judged.sample.id]))
         progress.judged(judged.task.name)
 
-    asyncio.run(engine.run(jobs, done))
+    with laid_over(model, settings.long_context):
+        engine = new_engine(prepared, model)
+        asyncio.run(engine.run(jobs, done))
     return {
         "sandbox": sandbox,
         "decoding": kernels.describe(),
@@ -280,13 +332,13 @@ def _judge(
     }
 
 
-def new_engine(prepared: Prepared) -> Engine:
-    """The engine with the model loaded."""
+def new_engine(prepared: Prepared, model: CausalLM) -> Engine:
+    """The engine of a loaded model."""
     from harness.engine import Engine
     from qwen_model.generation import SLOTS
 
     return Engine(
-        load_backend(prepared),
+        model,
         load_tokenizer(prepared.checkpoint),
         # one pass of this size is as fast per token as larger ones on a CPU, and packed rows waste little attention
         batch_tokens=512 if prepared.settings.device == "cpu" else 8192,
@@ -314,9 +366,26 @@ def _record(judged: Judged, position: int) -> SampleRecord:
         finish=judged.finish,
         choice_logprobs=None if choices is None else dict(choices),
         token_logprobs=judged.logprobs,
+        scores=_scores(judged.task, sample, verdict),
+        asked=judged.asked,
         detail=dict(verdict.detail),
         seconds=round(judged.seconds, 3),
     )
+
+
+def _scores(task: Task, sample: Sample, verdict: Verdict) -> dict[str, float]:
+    """The verdict's scores as numbers. Raises TaskError for one that its task does not declare or cannot have."""
+    for name, value in verdict.scores.items():
+        wrong = None
+        if name not in task.measures:
+            wrong = f"is none of the task's measures ({', '.join(task.measures) or 'it has none'})"
+        elif not math.isfinite(value):
+            wrong = f"is {value}, not a finite number; leave it out where it has no meaning"
+        elif task.measures[name] == "share" and value not in (0, 1):
+            wrong = f"is {value}; a share is of zeros and ones"
+        if wrong:
+            raise TaskError(f"{task.name}, sample {sample.id}: score {name!r} {wrong}")
+    return {name: float(value) for name, value in verdict.scores.items()}
 
 
 def _check(settings: Settings) -> None:
@@ -342,6 +411,8 @@ def _check(settings: Settings) -> None:
         raise TaskError(f"--top-p: {settings.top_p} is not above 0 and at most 1")
     if not settings.tasks:
         raise TaskError("--task: no task named; `harness tasks` lists them")
+    if settings.long_context is not None and settings.backend != "native":
+        raise TaskError(f"--long-context: the {settings.backend} backend has none; use --backend native")
     twice = {name for name in settings.tasks if settings.tasks.count(name) > 1}
     if twice:
         raise TaskError(f"--task: {twice.pop()} is named twice")

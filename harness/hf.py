@@ -12,6 +12,9 @@ from qwen_model.cache import Cache, CacheShape
 from qwen_model.layout import Layout, band
 from qwen_model.long_context import LongContext
 
+_TRAIN_LENGTH = 2048
+"""Where config.json names none, as lm-evaluation-harness has it."""
+
 
 class _Cache:
     """Our cache under the one method of transformers' caches that attention layers call."""
@@ -55,6 +58,7 @@ class HFModel:
         self.dtype: torch.dtype = self.model.dtype
         self.device: torch.device = self.model.device
         self.settings = LongContext()
+        self.train_length: int = getattr(config, "max_position_embeddings", None) or _TRAIN_LENGTH
 
     def ntk_step(self, length: int) -> int:
         """Always 0: context extension is the native backend's."""
