@@ -169,9 +169,17 @@ def models() -> None:
 
 @app.command(epilog="Example: harness report runs/qwen2.5-coder-0.5b-instruct-1a2b3c4d")
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
-    """Write report.md and report.html of finished runs anew and print their tables."""
+    """Write report.md and report.html of finished runs anew and print their tables.
+
+    Of runs of several models it also draws scores against model size: scaling-TASK.png and .svg in the first folder.
+    """
+    from reports.scaling import common_tasks, write_scaling
+
     for path in runs:
         _report(Run(path), fresh=True)
+    opened = [Run(path) for path in runs]
+    for task in common_tasks(opened):
+        typer.echo(f"plot: {write_scaling(opened, task, opened[0].path)[0]}")
 
 
 @app.command(

@@ -33,9 +33,10 @@ from tasks.rows import bad, fetch, value
 
 SYSTEM = "You are a helpful assistant."
 SELECTION, USED, CODE = "tool selection", "tool used", "code correctness"
-PENALTY = 0.25
+"""All three from 0 to 100, as in the report's table."""
+PENALTY = 25.0
 """For each tool that is missing, and each that is too many."""
-RIGHT, AMONG, FLOOR = 1.0, 0.75, 0.3
+RIGHT, AMONG, FLOOR = 100.0, 75.0, 30.0
 """For the right result, for one among the values of a dict, and for anything else, code that fails included."""
 CPU_SECONDS = 5.0
 
@@ -226,8 +227,8 @@ def tools(code: str) -> set[str]:
 
 
 def agreement(found: set[str], wanted: set[str]) -> float:
-    """1 for the same tools, less for each that is missing or too many, never below 0."""
-    return max(0.0, 1.0 - PENALTY * len(found ^ wanted))
+    """100 for the same tools, less for each that is missing or too many, never below 0."""
+    return max(0.0, 100.0 - PENALTY * len(found ^ wanted))
 
 
 def asked(text: str) -> Chat:

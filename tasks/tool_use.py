@@ -15,6 +15,7 @@ from tasks.rows import bad, fetch, text
 
 SYSTEM = "You are a helpful assistant."
 SELECTION, INPUT, FALSE_POSITIVE = "tool selection", "tool input", "false positive error"
+"""The input's Rouge-L is times 100, as in the report's table."""
 POSITIVE, NEGATIVE = "positive", "negative"
 
 
@@ -75,6 +76,6 @@ class ToolUse(Task):
         return Verdict(
             answer=answer,
             outcome="correct" if right else "unextracted" if answer is None else "wrong",
-            scores={SELECTION: float(right), INPUT: rouge_l(*pieces)},
+            scores={SELECTION: float(right), INPUT: 100 * rouge_l(*pieces)},
             detail={"arguments": called.arguments, "wanted": wanted.arguments},
         )
