@@ -27,6 +27,8 @@ from qwen_model.progress import say
 from tasks.api import Source, TaskError
 
 JsonRow = dict[str, Any]
+SAID_OTHERWISE = (ValueError, RuntimeError)
+"""How `datasets` says that an offline cache lacks the configuration, and that it runs no loading script."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +217,8 @@ def _over_network(source: Source, tried: list[str]) -> Loaded | None:
 
 def _cache_path(source: Source) -> Path:
     mirror = source.mirror
-    identity = [source.hub, source.config, source.split, *((mirror.sha256, mirror.pattern) if mirror else ())]
+    pinned = (mirror.sha256, mirror.pattern) if mirror else ()
+    identity = [source.hub, source.config, source.split, *pinned, *source.configs]
     key = hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
     return cache_dir() / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', source.name)}-{key}.jsonl"
 
@@ -244,15 +247,18 @@ def _from_hub(source: Source, tried: list[str]) -> Loaded | None:
     import datasets
     import httpx2
 
-    parts = " ".join(part for part in (source.hub, source.config, source.split) if part)
+    several = f"{len(source.configs)} configurations" if source.configs else None
+    parts = " ".join(part for part in (source.hub, source.config or several, source.split) if part)
     say(f"{source.name}: from the hub, {parts}")
+    found: list[JsonRow] = []
     try:
-        rows = datasets.load_dataset(source.hub, source.config, split=source.split or "all")
-    except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, ValueError) as error:
-        # ValueError is how `datasets` says that an offline cache lacks the configuration.
+        for config in source.configs or (source.config,):
+            rows = _plain(f"hub {parts}", datasets.load_dataset(source.hub, config, split=source.split or "all"))
+            found += [row | {"subject": config} for row in rows] if source.configs else rows
+    except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, *SAID_OTHERWISE) as error:
         tried.append(f"the hub, {parts}: {type(error).__name__}: {' '.join(str(error).split())}")
         return None
-    return Loaded(rows=_plain(f"hub {parts}", rows), origin=f"hub {parts}")
+    return Loaded(rows=found, origin=f"hub {parts}")
 
 
 def _from_mirror(source: Source, tried: list[str]) -> Loaded | None:

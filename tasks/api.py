@@ -51,6 +51,9 @@ class Source:
     """Paths or globs below the data directory (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
     hub: str | None = None
     config: str | None = None
+    configs: tuple[str, ...] = ()
+    """On the hub, where every subject is a configuration of its own: their rows together, each with its
+    configuration's name as the field `subject`."""
     split: str | None = None
     installed: Installed | None = None
     mirror: Wheel | None = None
