@@ -27,6 +27,8 @@ from qwen_model.progress import say
 from tasks.api import Source, TaskError
 
 JsonRow = dict[str, Any]
+SAID_OTHERWISE = (ValueError, RuntimeError)
+"""How `datasets` says that an offline cache lacks the configuration, and that it runs no loading script."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +219,9 @@ def _over_network(source: Source, tried: list[str]) -> Loaded | None:
 
 def _cache_path(source: Source) -> Path:
     mirror = source.mirror
+    pinned = (mirror.sha256, mirror.pattern) if mirror else ()
     folder = [source.folder] if source.folder else []
-    identity = [source.hub, source.config, *folder, source.split, *((mirror.sha256, mirror.pattern) if mirror else ())]
+    identity = [source.hub, source.config, *folder, source.split, *pinned, *source.configs]
     key = hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
     return cache_dir() / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', source.name)}-{key}.jsonl"
 
@@ -247,15 +250,20 @@ def _from_hub(source: Source, tried: list[str]) -> Loaded | None:
     import datasets
     import httpx2
 
-    parts = " ".join(part for part in (source.hub, source.config, source.folder, source.split) if part)
+    several = f"{len(source.configs)} configurations" if source.configs else None
+    parts = " ".join(part for part in (source.hub, source.config or several, source.folder, source.split) if part)
     say(f"{source.name}: from the hub, {parts}")
+    found: list[JsonRow] = []
     try:
-        rows = datasets.load_dataset(source.hub, source.config, data_dir=source.folder, split=source.split or "all")
-    except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, ValueError) as error:
-        # ValueError is how `datasets` says that an offline cache lacks the configuration.
+        for config in source.configs or (source.config,):
+            split = source.split or "all"
+            loaded = datasets.load_dataset(source.hub, config, data_dir=source.folder, split=split)
+            rows = _plain(f"hub {parts}", loaded)
+            found += [row | {"subject": config} for row in rows] if source.configs else rows
+    except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, *SAID_OTHERWISE) as error:
         tried.append(f"the hub, {parts}: {type(error).__name__}: {' '.join(str(error).split())}")
         return None
-    return Loaded(rows=_plain(f"hub {parts}", rows), origin=f"hub {parts}")
+    return Loaded(rows=found, origin=f"hub {parts}")
 
 
 def _from_mirror(source: Source, tried: list[str]) -> Loaded | None:

