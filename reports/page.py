@@ -86,13 +86,12 @@ def chosen(run: Run, task: str) -> tuple[tuple[str, list[SampleRecord], int], ..
     return ("Right", kept[True], sum(flags)), ("Wrong", kept[False], len(flags) - sum(flags))
 
 
-def _html(run: Run, summary: render.Summary) -> str:
+def new_environment() -> Any:
+    """Jinja's, with every string made visible and escaped."""
     import jinja2
     from markupsafe import Markup
 
-    from reports.plot import plot
-
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -100,6 +99,12 @@ def _html(run: Run, summary: render.Summary) -> str:
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
+
+
+def _html(run: Run, summary: render.Summary) -> str:
+    from reports.plot import plot
+
+    environment = new_environment()
     filters: dict[str, Callable[..., Any]] = {
         "shortened": _shortened,
         "interval": lambda estimate: render.interval(100 * estimate.low, 100 * estimate.high),
@@ -108,7 +113,7 @@ def _html(run: Run, summary: render.Summary) -> str:
         "without_pictures": _without_pictures,
     }
     environment.filters |= filters
-    return environment.get_template("report.html.j2").render(
+    page: str = environment.get_template("report.html.j2").render(
         name=run.path.resolve().name,
         facts=_facts(run),
         summary=summary,
@@ -120,6 +125,7 @@ def _html(run: Run, summary: render.Summary) -> str:
         count=render.count,
         fold=FOLD,
     )
+    return page
 
 
 def _part(run: Run, row: render.Row) -> TaskPart:
