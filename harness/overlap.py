@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ CLEAN, OVERLAP, CONTAMINATED, TOO_SHORT = "clean", "overlap", "contaminated", "t
 LABEL = 3
 """A field of fewer tokens is no text to look for (a category, a function's name), unless it is asked for."""
 ALONE_BYTES = 32 << 20
-"""A smaller corpus is read by this process: others take longer to start."""
+"""A smaller corpus is read by this process, without showing progress: others take longer to start."""
 LONGEST = 2000
 """Characters of one matched text that are kept."""
 
@@ -126,7 +126,8 @@ def search(
     found: dict[int, Found] = {}
     root = corpus if corpus.is_dir() else corpus.parent
     lines: dict[Path, int] = {}
-    with _workers(index, name, total.bytes, processes) as scan_all, Meter("scanning", total.bytes) as meter:
+    shown = Meter("scanning", total.bytes) if total.bytes > ALONE_BYTES else nullcontext()
+    with _workers(index, name, total.bytes, processes) as scan_all, shown as meter:
         for part, (tally, hits) in zip(todo, scan_all(todo), strict=True):
             file, before = str(part.path.relative_to(root)), lines.get(part.path, 0)
             lines[part.path] = before + tally.lines
@@ -136,7 +137,8 @@ def search(
                 place = (file, key.number + before, key.id)
                 hit.evidence = Evidence(hit.evidence.tokens, place, hit.evidence.text)
                 found.setdefault(item, Found()).add(hit)
-            meter.finish_part(part.end - part.start)
+            if meter:
+                meter.finish_part(part.end - part.start)
     if not total.documents:
         what = f": {total.named[0]}" if total.named else ""
         raise TaskError(f"--corpus {corpus}: holds no document{what}; name the field of its text with --field")
