@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from harness.requests import generate_digest, score_digest
 from harness.sandbox import Policy, Result, Sandbox
 from harness.sandbox.interpreter import POLICY, Cell, Interpreter
 from harness.sandbox.languages import Workshop
@@ -49,6 +50,8 @@ class Judged:
     response: str
     finish: str | None
     logprobs: tuple[float, ...] | None
+    asked: tuple[Mapping[str, Any], ...]
+    """Every request with what came of it, as in `harness.records.SampleRecord`."""
     seconds: float
 
 
@@ -66,6 +69,12 @@ class Handle:
         self.prompt = self.response = ""
         self.finish: str | None = None
         self.logprobs: tuple[float, ...] | None = None
+        self.asked: list[dict[str, Any]] = []
+
+    def _ask(self, kind: str, request: str) -> dict[str, Any]:
+        """A place in the record, taken when the request is made, so that the order is that of asking."""
+        self.asked.append({"kind": kind, "request": request})
+        return self.asked[-1]
 
     async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
         """One continuation; the n-th call of a sample has its own sampling seed."""
@@ -78,7 +87,9 @@ class Handle:
             sampling=Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=self._seed + self._calls),
         )
         self._calls += 1
+        asked = self._ask("generate", generate_digest(prompt, decoding))
         done = await self._engine.generated(request)
+        asked |= {"text": done.text, "finish": done.finish, "logprobs": done.logprobs}
         self.prompt, self.response, self.finish, self.logprobs = text, done.text, done.finish, done.logprobs
         return Reply(text=done.text, finish=done.finish, logprobs=done.logprobs)
 
@@ -89,7 +100,9 @@ class Handle:
             ids = ids[-(window - 1) :]
         items = [Continuation(tuple(ids), tuple(self._engine.encode_piece(piece))) for piece in continuations]
         self.prompt = text
-        return await self._engine.scored(items)
+        asked = self._ask("score", score_digest(prompt, continuations, window))
+        asked["scores"] = await self._engine.scored(items)
+        return list(asked["scores"])
 
 
 class _SandboxHandle:
@@ -191,7 +204,8 @@ class Engine:
         handle = Handle(self, int.from_bytes(digest[:6], "big"))
         verdict = await task.judge(sample, handle, _SandboxHandle(self))
         seconds = time.monotonic() - start
-        done(Judged(task, sample, verdict, handle.prompt, handle.response, handle.finish, handle.logprobs, seconds))
+        said = handle.prompt, handle.response, handle.finish, handle.logprobs
+        done(Judged(task, sample, verdict, *said, tuple(handle.asked), seconds))
 
     def sandbox(self, policy: Policy) -> Sandbox:
         """The sandbox of a policy, made once."""

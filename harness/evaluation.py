@@ -16,10 +16,10 @@ from harness.data import Data
 from harness.records import FORMAT, Run, SampleRecord, spec_hash
 from harness.registry import task_class
 from harness.selection import digest, digest_prompts, select
-from harness.statistics import DRAW_MARK, summarise
 from harness.store import Store, open_store
+from harness.summary import DRAW_MARK, summarise
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
-from tasks.api import Options, Sample, Task, TaskError
+from tasks.api import Options, Sample, Task, TaskError, Verdict
 
 if TYPE_CHECKING:
     from harness.engine import Engine, Judged
@@ -89,6 +89,8 @@ def prepare(settings: Settings) -> Prepared:
     entries: dict[str, Any] = {}
     for task in tasks:
         everything = task.samples(data)
+        if task.mean == "groups" and (alone := [sample.id for sample in everything if sample.group is None]):
+            raise TaskError(f"{task.name}: sample {alone[0]} has no group, and the task's metric is a mean over groups")
         chosen = select(task.name, everything, settings.filters, settings.limit)
         samples[task.name] = tuple(_drawn(chosen, settings.draws))
         entries[task.name] = {
@@ -97,6 +99,9 @@ def prepare(settings: Settings) -> Prepared:
             "protocol": task.protocol,
             "shots": task.shots,
             "metric": task.metric,
+            "measures": dict(task.measures),
+            "mean": task.mean,
+            "sets": {name: list(groups) for name, groups in task.sets.items()},
             "decoding": None if task.decoding is None else asdict(task.decoding),
             "report": None if task.report is None else asdict(task.report),
             "data": digest(everything),
@@ -190,10 +195,12 @@ def _drawn(samples: Sequence[Sample], draws: int) -> list[Sample]:
 
 def _summary(run: Run, task: Task, draws: int) -> dict[str, Any]:
     try:
-        return summarise(run.records(task.name), task.metric, draws)
+        return summarise(
+            run.records(task.name), task.metric, draws, measures=task.measures, mean=task.mean, sets=task.sets
+        )
     except ValueError as error:
         raise TaskError(
-            f"{task.name}: no sample could be judged here ({error}); install the languages it needs"
+            f"{task.name}: no {task.metric} ({error}); if code could not be judged here, install its languages"
         ) from None
 
 
@@ -314,9 +321,26 @@ def _record(judged: Judged, position: int) -> SampleRecord:
         finish=judged.finish,
         choice_logprobs=None if choices is None else dict(choices),
         token_logprobs=judged.logprobs,
+        scores=_scores(judged.task, sample, verdict),
+        asked=judged.asked,
         detail=dict(verdict.detail),
         seconds=round(judged.seconds, 3),
     )
+
+
+def _scores(task: Task, sample: Sample, verdict: Verdict) -> dict[str, float]:
+    """The verdict's scores as numbers. Raises TaskError for one that its task does not declare or cannot have."""
+    for name, value in verdict.scores.items():
+        wrong = None
+        if name not in task.measures:
+            wrong = f"is none of the task's measures ({', '.join(task.measures) or 'it has none'})"
+        elif not math.isfinite(value):
+            wrong = f"is {value}, not a finite number; leave it out where it has no meaning"
+        elif task.measures[name] == "share" and value not in (0, 1):
+            wrong = f"is {value}; a share is of zeros and ones"
+        if wrong:
+            raise TaskError(f"{task.name}, sample {sample.id}: score {name!r} {wrong}")
+    return {name: float(value) for name, value in verdict.scores.items()}
 
 
 def _check(settings: Settings) -> None:

@@ -232,6 +232,10 @@ Kind = Literal["share", "mean", "perplexity"]
 of the mean of losses in nats."""
 
 
+OUTCOME_METRICS = ("accuracy", "pass@1")
+"""Metrics that are the share of the outcome `correct`."""
+
+
 class Task(ABC):
     """A benchmark under one protocol. A changed prompt, extraction or data set is a new `version`."""
 
@@ -241,7 +245,7 @@ class Task(ABC):
     protocol: ClassVar[Literal["base", "chat"]]
     shots: ClassVar[int]
     metric: ClassVar[str]
-    """The chief measure: "accuracy" or "pass@1", which are the share of the outcome `correct`, or one of `measures`."""
+    """The chief measure: one of OUTCOME_METRICS or of `measures`."""
     measures: ClassVar[Mapping[str, Kind]] = {}
     """Further measures by name, each over the samples whose verdict has a score of that name."""
     mean: ClassVar[Literal["items", "groups"]] = "items"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.records import COLUMNS, FORMAT, JSON_COLUMNS, Run, SampleRecord
-from harness.statistics import summarise
+from harness.summary import summarise
 
 HOSTILE = (
     "\n<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\n"

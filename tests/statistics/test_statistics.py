@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.records import Estimate, SampleRecord
-from harness.statistics import accuracy, design_effect, summarise, wilson
+from harness.statistics import accuracy, design_effect, wilson
+from harness.summary import summarise
 
 items = st.lists(st.tuples(st.booleans(), st.sampled_from([None, "a", "b", "c"])), min_size=1, max_size=60)
 
