@@ -212,7 +212,7 @@ def _report(finished: Run, *, fresh: bool = False) -> None:
     summary = summary_table(finished)
     # the report files have the wider table
     shown = [i for i, name in enumerate(summary.header) if name not in ("The report's column", "Best other up to 14B")]
-    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=4)
+    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=5)
     for number, note in enumerate(summary.footnotes, start=1):
         typer.echo(f"{number}. {note}")
     typer.echo(f"report: {page}")
