@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli_output import print_table
+from harness.records import Run
 from tasks.api import TaskError
+
+if TYPE_CHECKING:
+    from harness.comparison import RunComparison
+
+FORMATS = ("table", "md", "csv", "json")
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +23,10 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Example: harness contamination --task gsm8k,mmlu --corpus FOLDER --fields question --out overlap"
     )(contamination)
+    app.command(
+        epilog="Examples: harness compare runs/base runs/new --flips, harness compare runs/base runs/a runs/b "
+        "--out compared, harness compare runs/base --against report:table_2:Qwen-7B"
+    )(compare)
 
 
 def contamination(
@@ -68,6 +78,78 @@ def contamination(
         typer.echo(f"not read: {line}", err=True)
     typer.echo(f"{seconds:.1f} s, {read.bytes / 1e6 / seconds:.1f} MB/s", err=True)
     typer.echo(f"report: {page}")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; each is compared with the first.")],
+    against: Annotated[
+        str | None, typer.Option(help="report:TABLE:MODEL: compare each run with the report's numbers instead.")
+    ] = None,
+    groups: Annotated[bool, typer.Option("--groups", help="Show every group (subject), too.")] = False,
+    flips: Annotated[bool, typer.Option("--flips", help="List the samples that are right in one run only.")] = False,
+    format: Annotated[str, typer.Option(help="table, md, csv or json.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.html, .md, .csv, .json and flips.csv.")] = None,
+) -> None:
+    """Compare runs on the samples that they have in common: difference, 95 % interval, exact McNemar p.
+
+    Differences are of the other run less the first, in points of per cent. Gained and lost are the samples that
+    are better and worse in the other run.
+    """
+    from harness.pairing import compare as compared
+    from reports import comparison as shown
+
+    if format not in FORMATS:
+        raise TaskError(f"--format: {format!r} is not one of {', '.join(FORMATS)}")
+    if against is not None:
+        if flips or groups or out is not None or format != "table":
+            raise TaskError("--against: the report has no samples; leave --flips, --groups, --format and --out out")
+        _against(runs, against)
+        return
+    if len(runs) < 2:
+        raise TaskError(f"{runs[0]}: one run alone; name a second one, or give --against report:table_2:Qwen-7B")
+    first, *others = map(Run, runs)
+    comparisons = [compared(first, other) for other in others]
+    if format != "table":
+        text = {"md": shown.as_markdown, "csv": shown.as_csv, "json": shown.as_json}[format](comparisons)
+        typer.echo(text, nl=False)
+    else:
+        for comparison in comparisons:
+            typer.echo(shown.heading(comparison))
+            print_table(shown.HEADER, shown.rows(comparison, groups=groups))
+            for note in shown.notes(comparison):
+                typer.echo(f"- {note}")
+            if flips:
+                _print_flips(comparison)
+    if out is not None:
+        page = shown.write(out, comparisons)
+        typer.echo(f"report: {page}", err=format != "table")
+
+
+def _print_flips(comparison: RunComparison) -> None:
+    from reports.comparison import FLIP_HEADER, flip_rows
+
+    for task in comparison.tasks:
+        if task.flips:
+            typer.echo(f"\n{task.task}: {len(task.flips):,} samples flipped")
+            print_table(FLIP_HEADER, flip_rows(task, longest=60))
+
+
+def _against(runs: list[Path], text: str) -> None:
+    from reports import against
+
+    try:
+        table, model = against.parse(text)
+    except LookupError as error:
+        raise TaskError(f"--against: {error.args[0]}") from None
+    for path in runs:
+        found, left = against.against(Run(path), table, model)
+        if not found:
+            raise TaskError(f"--against {text}: nothing to compare in {path}: {' '.join(left)}")
+        typer.echo(f"{path} against the report's {model}")
+        print_table(against.HEADER, [line.cells() for line in found])
+        for note in left:
+            typer.echo(f"- {note}")
+        typer.echo("- Not paired: the report's answers are not known, and the interval is that of our number alone.")
 
 
 def _names(text: str, option: str) -> list[str]:

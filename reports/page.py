@@ -191,21 +191,21 @@ def _markdown(run: Run, summary: render.Summary) -> str:
     lines = [f"# Run {_cell(run.path.resolve().name)}", ""]
     lines += [f"- {label}: {_cell(value)}" for label, value in _facts(run)]
     lines += ["", "## Scores beside the Qwen report's", ""]
-    lines += _table(summary.header, summary.cells())
+    lines += table(summary.header, summary.cells())
     lines += ["", *[f"{number}. {_cell(note)}" for number, note in enumerate(summary.footnotes, 1)]]
     for row in summary.rows:
         for what, measures in _parts(run, row):
             lines += ["", f"## {_cell(row.task)}: {_cell(row.score.name)} by {what}", ""]
             cells = [(line.name, f"{line.n:,}", line.text, line.interval) for line in measures]
-            lines += _table((what.capitalize(), "n", "Score", "95 % interval"), cells)
+            lines += table((what.capitalize(), "n", "Score", "95 % interval"), cells)
     lines += ["", "## Environment"]
     for section, pairs in render.sections(_environment(run)).items():
         if section != "packages":  # long; in report.html and environment.json
-            lines += ["", f"### {_cell(section)}", "", *_table(("name", "value"), pairs)]
+            lines += ["", f"### {_cell(section)}", "", *table(("name", "value"), pairs)]
     return "\n".join([*lines, "", "Samples, plot, packages and the exact spec are in `report.html`.", ""])
 
 
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     cells = [header, ("---",) * len(header), *[tuple(map(_cell, row)) for row in rows]]
     return ["| " + " | ".join(row) + " |" for row in cells]
 
