@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness import cli_compare
+from harness.cli_output import print_table as _print_table
 from harness.records import Run, RunError
 from tasks.api import TaskError
 
@@ -389,6 +390,9 @@ def doctor() -> None:
     _print_table(["what", "state", "detail"], examine())
 
 
+cli_compare.register(app)
+
+
 def _report(finished: Run, *, fresh: bool = False) -> None:
     from reports.page import write_report
     from reports.render import summary_table
@@ -403,21 +407,6 @@ def _report(finished: Run, *, fresh: bool = False) -> None:
     for number, note in enumerate(summary.footnotes, start=1):
         typer.echo(f"{number}. {note}")
     typer.echo(f"report: {page}")
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 1) -> None:
-    """Print a table whose first `whole` columns are never broken into lines."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE, pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=place < whole, min_width=max(map(len, column.split())))
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: no markup is read in names and paths
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def user_errors() -> tuple[type[Exception], ...]:

@@ -87,13 +87,12 @@ def chosen(run: Run, task: str) -> tuple[tuple[str, list[SampleRecord], int], ..
     return ("Right", kept[True], sum(flags)), ("Wrong", kept[False], len(flags) - sum(flags))
 
 
-def _html(run: Run, summary: render.Summary) -> str:
+def new_environment() -> Any:
+    """Jinja's, with every string made visible and escaped."""
     import jinja2
     from markupsafe import Markup
 
-    from reports.plot import plot, shares
-
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -101,6 +100,12 @@ def _html(run: Run, summary: render.Summary) -> str:
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
+
+
+def _html(run: Run, summary: render.Summary) -> str:
+    from reports.plot import plot, shares
+
+    environment = new_environment()
     filters: dict[str, Callable[..., Any]] = {
         "shortened": _shortened,
         "as_json": _json,
@@ -108,7 +113,7 @@ def _html(run: Run, summary: render.Summary) -> str:
         "without_pictures": _without_pictures,
     }
     environment.filters |= filters
-    return environment.get_template("report.html.j2").render(
+    page: str = environment.get_template("report.html.j2").render(
         name=run.path.resolve().name,
         facts=_facts(run),
         summary=summary,
@@ -120,6 +125,7 @@ def _html(run: Run, summary: render.Summary) -> str:
         count=render.count,
         fold=FOLD,
     )
+    return page
 
 
 def _part(run: Run, row: render.Row) -> TaskPart:
@@ -185,21 +191,21 @@ def _markdown(run: Run, summary: render.Summary) -> str:
     lines = [f"# Run {_cell(run.path.resolve().name)}", ""]
     lines += [f"- {label}: {_cell(value)}" for label, value in _facts(run)]
     lines += ["", "## Scores beside the Qwen report's", ""]
-    lines += _table(summary.header, summary.cells())
+    lines += table(summary.header, summary.cells())
     lines += ["", *[f"{number}. {_cell(note)}" for number, note in enumerate(summary.footnotes, 1)]]
     for row in summary.rows:
         for what, measures in _parts(run, row):
             lines += ["", f"## {_cell(row.task)}: {_cell(row.score.name)} by {what}", ""]
             cells = [(line.name, f"{line.n:,}", line.text, line.interval) for line in measures]
-            lines += _table((what.capitalize(), "n", "Score", "95 % interval"), cells)
+            lines += table((what.capitalize(), "n", "Score", "95 % interval"), cells)
     lines += ["", "## Environment"]
     for section, pairs in render.sections(_environment(run)).items():
         if section != "packages":  # long; in report.html and environment.json
-            lines += ["", f"### {_cell(section)}", "", *_table(("name", "value"), pairs)]
+            lines += ["", f"### {_cell(section)}", "", *table(("name", "value"), pairs)]
     return "\n".join([*lines, "", "Samples, plot, packages and the exact spec are in `report.html`.", ""])
 
 
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     cells = [header, ("---",) * len(header), *[tuple(map(_cell, row)) for row in rows]]
     return ["| " + " | ".join(row) + " |" for row in cells]
 

@@ -47,6 +47,11 @@ def rows(table: str, column: str) -> list[PaperRow]:
     return [PaperRow(row["model"], row["params"], row["values"][column]) for row in _table(table)["rows"]]
 
 
+def columns(table: str) -> list[str]:
+    """A table's columns in its order. Raises LookupError if there is no such table."""
+    return list(_table(table)["columns"])
+
+
 def column_of(table: str, column: str) -> PaperColumn:
     """Shots, protocol and unit of a column. Raises LookupError if there is no such column."""
     columns = _table(table)["columns"]

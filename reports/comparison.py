@@ -1,0 +1,164 @@
+"""A comparison of runs as tables: on the terminal, as Markdown, CSV and JSON, and as one page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.comparison import Difference, Flip, RunComparison, TaskComparison
+from harness.records import write_atomic
+from reports.page import new_environment
+from reports.page import table as markdown_table
+from reports.render import DECIMALS
+
+SHOWN = 100
+"""Flipped samples of a task that are shown on the page; flips.csv has all."""
+HEADER = ("Task", "n", "First", "Second", "Difference", "95 % interval", "p", "Gained", "Lost")
+FLIP_HEADER = ("Sample", "Group", "Change", "First's answer", "Second's answer", "Gold")
+COLUMNS = ("first", "second", "task", "part", "name", "metric", "kind", "n", "first_value", "second_value")
+MORE_COLUMNS = ("difference", "low", "high", "p", "gained", "lost")
+
+
+def heading(comparison: RunComparison) -> str:
+    """Which run is the second, and which the first."""
+    return f"{comparison.second} against {comparison.first}"
+
+
+def rows(comparison: RunComparison, *, groups: bool) -> list[tuple[str, ...]]:
+    """One line per task and set of groups, and per group if asked for; shares are in per cent and points."""
+    return [
+        (name if part == "task" else f"  {name}", *cells(difference, task.kind))
+        for task in comparison.tasks
+        for part, name, difference in parts(task)
+        if groups or part != "group"
+    ]
+
+
+def parts(task: TaskComparison) -> Iterator[tuple[str, str, Difference]]:
+    """(task, set or group; its name; its difference)."""
+    yield "task", task.task if task.task == task.other else f"{task.task} / {task.other}", task.whole
+    yield from (("set", name, difference) for name, difference in task.sets.items())
+    yield from (("group", name, difference) for name, difference in task.groups.items())
+
+
+def cells(difference: Difference, kind: str) -> tuple[str, ...]:
+    """The columns of HEADER after the task."""
+    scale, decimals = 100 if kind == "share" else 1, DECIMALS[kind]
+    first, second = (f"{scale * value:.{decimals}f}" for value in (difference.first, difference.second))
+    change, low, high = (
+        f"{scale * value:+.{decimals}f}" for value in (difference.value, difference.low, difference.high)
+    )
+    p = "–" if difference.p is None else f"{difference.p:.2g}" if difference.p >= 1e-4 else "< 0.0001"
+    gained, lost = f"{difference.gained:,}", f"{difference.lost:,}"
+    return f"{difference.n:,}", first, second, change, f"{low} – {high}", p, gained, lost
+
+
+def notes(comparison: RunComparison) -> list[str]:
+    """What keeps the runs from being the same measurement, and how to read many groups at once."""
+    found = [*comparison.notes, *(note for task in comparison.tasks for note in task.notes)]
+    for task in comparison.tasks:
+        tested = [difference.p for difference in task.groups.values() if difference.p is not None]
+        if len(tested) > 1:
+            below = sum(p < 0.05 for p in tested)
+            found.append(
+                f"{task.task}: p is below 0.05 in {below} of {len(tested)} groups; up to {0.05 * len(tested):.1f} are "
+                "expected by chance."
+            )
+    return found
+
+
+def flip_rows(task: TaskComparison, *, longest: int | None = None) -> list[tuple[str, ...]]:
+    """(id, group, gained or lost, first answer, second answer, gold); longer texts are cut to `longest`."""
+    return [
+        tuple(
+            text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
+            for text in (
+                flip.id,
+                flip.group or "",
+                "gained" if flip.gained else "lost",
+                *(text if longest is None else " ".join(text.split()) for text in _answers(flip)),
+            )
+        )
+        for flip in task.flips
+    ]
+
+
+def _answers(flip: Flip) -> tuple[str, str, str]:
+    first, second = ("none" if answer is None else answer for answer in (flip.first, flip.second))
+    return first, second, flip.gold
+
+
+def as_markdown(comparisons: Sequence[RunComparison]) -> str:
+    """A table of tasks, sets and groups for each pair of runs, with its notes."""
+    lines = []
+    for comparison in comparisons:
+        lines += [f"## {heading(comparison)}", ""]
+        lines += markdown_table(HEADER, [tuple(row) for row in rows(comparison, groups=True)])
+        lines += ["", *(f"- {note}" for note in notes(comparison)), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_csv(comparisons: Sequence[RunComparison]) -> str:
+    """A line per pair of runs and task, set or group; shares as fractions, unrounded."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow((*COLUMNS, *MORE_COLUMNS))
+    for comparison in comparisons:
+        for task in comparison.tasks:
+            for part, name, its in parts(task):
+                place = (comparison.first, comparison.second, task.task, part, name, task.metric, task.kind)
+                p = "" if its.p is None else its.p
+                writer.writerow(
+                    (*place, its.n, its.first, its.second, its.value, its.low, its.high, p, its.gained, its.lost)
+                )
+    return file.getvalue()
+
+
+def as_json(comparisons: Sequence[RunComparison]) -> str:
+    """Everything, the flipped samples too."""
+    return json.dumps([_plain(comparison) for comparison in comparisons], indent=1) + "\n"
+
+
+def _plain(comparison: RunComparison) -> dict[str, Any]:
+    whole = asdict(comparison)
+    for task, plain in zip(comparison.tasks, whole["tasks"], strict=True):
+        plain["whole"]["difference"] = task.whole.value
+        for name in ("sets", "groups"):
+            for key, difference in getattr(task, name).items():
+                plain[name][key]["difference"] = difference.value
+    return whole
+
+
+def write(folder: Path, comparisons: Sequence[RunComparison]) -> Path:
+    """compare.html, compare.md, compare.csv, compare.json and flips.csv; returns the page. Equal runs, equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "compare.md", as_markdown(comparisons))
+    write_atomic(folder / "compare.csv", as_csv(comparisons))
+    write_atomic(folder / "compare.json", as_json(comparisons))
+    with (folder / "flips.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("first", "second", "task", "id", "group", "change", "first_answer", "second_answer", "gold"))
+        for comparison in comparisons:
+            for task in comparison.tasks:
+                writer.writerows((comparison.first, comparison.second, task.task, *row) for row in flip_rows(task))
+    page = folder / "compare.html"
+    pairs = [(comparison, notes(comparison)) for comparison in comparisons]
+    template = new_environment().get_template("comparison.html.j2")
+    write_atomic(
+        page,
+        template.render(
+            comparisons=pairs,
+            columns=HEADER,
+            flip_columns=FLIP_HEADER,
+            parts=parts,
+            cells=cells,
+            flips=flip_rows,
+            shown=SHOWN,
+        ),
+    )
+    return page
