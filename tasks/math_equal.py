@@ -117,10 +117,10 @@ def _imaginary(text: str) -> str:
 
 def _numbers(gold: Form, answer: Form) -> bool:
     if gold.value == answer.value:
-        return True
+        return True  # also of 25 and 25%: where a percentage is asked for, the sign is a unit
     percent = gold.unit == "%", answer.unit == "%"
-    return percent == (True, False) and gold.value == 100 * answer.value or (
-        percent == (False, True) and 100 * gold.value == answer.value
+    return gold.value * (100 if percent == (False, True) else 1) == answer.value * (
+        100 if percent == (True, False) else 1
     )
 
 

@@ -34,7 +34,7 @@ def _last(pattern: re.Pattern[str], reply: str) -> tuple[int, str] | None:
         rest = reply[match.end() :].lstrip(" *:\n")
         said = rest[: next((end.start() for end in END.finditer(rest) if _closed(rest[: end.start()])), len(rest))]
         said = last_boxed(said) or said
-        said = re.sub(r"\*\*|(?<!\\)\$|\\[()\[\]]", "", said).strip(" \n.。")
+        said = re.sub(r"\*\*|(?<!\\)\$|\\[()\[\]]", "", said).strip().rstrip(" \n.。")
         if said:
             return match.start(), said
     return None

@@ -1,6 +1,6 @@
 """What a mathematical answer is, as far as its text says so without algebra: a number, a word, a tuple, a set, ...
 
-Text is matched against patterns and never evaluated. Whatever fits none is an `expression`, for a computer algebra system.
+Text is matched against patterns and never evaluated. Whatever fits none is an `expression`, for computer algebra.
 """
 
 from __future__ import annotations
@@ -18,7 +18,19 @@ LONGEST = 4000
 DEEPEST = 8
 
 SYMBOLS = str.maketrans(
-    {"（": "(", "）": ")", "，": ",", "、": ",", "：": ":", "；": ";", "＝": "=", "％": "%", "−": "-", "–": "-", "．": "."}
+    {
+        "（": "(",
+        "）": ")",
+        "，": ",",
+        "、": ",",
+        "：": ":",
+        "；": ";",
+        "＝": "=",
+        "％": "%",
+        "．": ".",
+        "−": "-",
+        "–": "-",
+    }
     | {"π": "\\pi ", "∞": "\\infty ", "×": "\\times ", "·": "\\cdot ", "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup "}
     | {"∈": "\\in ", "±": "\\pm ", "°": "^\\circ ", "²": "^2", "³": "^3", "\n": " ", "\t": " "}
 )

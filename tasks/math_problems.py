@@ -1,7 +1,7 @@
 """MATH (Hendrycks et al., 2021): 4-shot by Minerva's prompt for base models, 0-shot for chat models.
 
-Three rules judge every answer: OpenCompass's, which the report's number most likely used; Minerva's; and one of ours that asks
-whether the answer is right. Problems with [asy] drawings are asked as text, as everybody does.
+Several rules judge every answer: OpenCompass's, which the report's number most likely used; Minerva's; and one of ours
+that asks whether the answer is right. Problems with [asy] drawings are asked as text, as everybody does.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ REWRITES = (
     *((",\\text{and}", ","), ("\\text{and}", ","), ("\\text{m}", "\\text{}")),
 )
 REMOVED = (
-    *"square ways integers dollars mph inches ft hours km units \\ldots sue points feet minutes digits cents".split(),
-    *"degrees cm gm pounds meters meals edges students childrentickets multiples \\text{s} \\text{.}".split(),
+    *("square", "ways", "integers", "dollars", "mph", "inches", "ft", "hours", "km", "units", "\\ldots", "sue"),
+    *("points", "feet", "minutes", "digits", "cents", "degrees", "cm", "gm", "pounds", "meters", "meals", "edges"),
+    *("students", "childrentickets", "multiples", "\\text{s}", "\\text{.}"),
     *("\\text{\ns}", "\\text{}^2", "\\text{}^3", "\\text{\n}", "\\text{}", "\\mathrm{th}", "^\\circ", "^{\\circ}"),
     *("\\;", ",\\!", "{,}", '"', "\\dots"),
 )

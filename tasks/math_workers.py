@@ -1,11 +1,12 @@
 """A few processes that compare expressions for us, started when first wanted and replaced when one dies.
 
-`compare` blocks and may be called from several threads. A worker that says nothing in time is killed with all it started.
+`compare` blocks and may be called from several threads. A worker that says nothing in time is killed, and its children.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -67,16 +68,12 @@ class Worker:
     def stop(self) -> None:
         """Ends it and whatever it started."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self.process.stdout.close()
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
 
 
 class Pool:
@@ -90,7 +87,7 @@ class Pool:
         self._lock = threading.Lock()
 
     def compare(self, gold: str, answer: str) -> str:
-        """"equal", "different", "unreadable", "timeout", "memory", "killed" or "error: KIND". Raises TaskError."""
+        """One of "equal", "different", "unreadable", "timeout", "memory", "killed" or "error: KIND". Raises TaskError."""
         worker = self._free.get()
         try:
             for _ in range(2):  # a worker that was killed while it idled is replaced, and asked again
