@@ -9,11 +9,14 @@ from typing import Literal
 
 from tasks.math_form import LONGEST, Form, read, tidy
 from tasks.math_units import clash
-from tasks.math_workers import POOL
+from tasks.math_workers import POOL, Answer
 
 Layer = Literal["text", "unit", "number", "word", "structure", "algebra", "length"]
+Compare = Callable[[str, str], Answer]
 LISTED = 12
 """Items of a set that are compared each with each."""
+PATIENCE = 4.0
+"""Processor seconds after which algebra is asked nothing more about a pair of answers."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Decision:
     algebra: str | None = None
 
 
-def equal(gold: str, answer: str, compare: Callable[[str, str], str] | None = None) -> Decision:
+def equal(gold: str, answer: str, compare: Compare | None = None) -> Decision:
     """Compares an answer with the gold one; `compare` stands in for the workers. Raises TaskError without workers."""
     if len(gold) > LONGEST or len(answer) > LONGEST:
         return Decision(gold.strip() == answer.strip(), "length")
@@ -41,7 +44,8 @@ class _TooHard(Exception):
 
 @dataclass
 class _Comparison:
-    compare: Callable[[str, str], str]
+    compare: Compare
+    seconds: float = 0.0
     said: list[str] = field(default_factory=list)
 
     def decide(self, gold: Form, answer: Form) -> Decision:
@@ -94,8 +98,12 @@ class _Comparison:
         return True
 
     def _algebra(self, gold: Form, answer: Form) -> bool:
-        outcome = self.compare(_imaginary(gold.text), _imaginary(answer.text))
+        if self.seconds > PATIENCE:
+            self.said.append("timeout")
+            raise _TooHard
+        outcome, seconds = self.compare(_imaginary(gold.text), _imaginary(answer.text))
         self.said.append(outcome)
+        self.seconds += seconds
         if outcome in ("timeout", "memory", "killed"):
             raise _TooHard
         return outcome == "equal"

@@ -6,6 +6,7 @@ Text is matched against patterns and never evaluated. Whatever fits none is an `
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -69,6 +70,7 @@ RATIO = re.compile(
 )
 MATRIX = re.compile(r"\\begin\{([pbB]?matrix)\}(.*)\\end\{\1\}")
 RANGE = re.compile(r"(?:([^<>]+?)(<|\\le |>|\\ge ))?\s*([A-Za-z])\s*(<|\\le |>|\\ge )([^<>]+)")
+LESS = ("<", "\\le ")
 TURNED = re.compile(r"([^<>]+?)(<|\\le |>|\\ge )\s*([A-Za-z])\s*")
 
 
@@ -223,27 +225,26 @@ def _spread(parts: tuple[Form, ...]) -> list[Form]:
     return [item for part in parts for item in (part.parts if part.kind == "collection" else (part,))]
 
 
-def _range(text: str, forms: object) -> Form | None:
-    """An inequality in one variable as an interval with that variable's name."""
-    assert callable(forms)
+def _range(text: str, forms: Callable[[list[str]], tuple[Form, ...]]) -> Form | None:
+    """An inequality in one variable as an interval that has the variable in its name."""
+    low = first = None
     found = RANGE.fullmatch(text)
-    low, first, name, second, high = found.groups() if found else (None,) * 5
-    if not found:
-        turned = TURNED.fullmatch(text)
-        if not turned:
+    if found:
+        low, first, name, second, high = found.groups()
+    else:
+        found = TURNED.fullmatch(text)
+        if not found:
             return None
-        flip = {"<": ">", ">": "<", "\\le ": "\\ge ", "\\ge ": "\\le "}
-        low, first, name, second, high = None, None, turned[3], flip[turned[2]], turned[1]
-    assert name and second and high
+        high, name = found[1], found[3]
+        second = {"<": ">", ">": "<", "\\le ": "\\ge ", "\\ge ": "\\le "}[found[2]]
     if low is not None and first is not None:
-        if (first in "<\\le ") != (second in "<\\le "):
+        if (first in LESS) != (second in LESS):
             return None
-        if first in (">", "\\ge "):
+        if first not in LESS:
             low, first, second, high = high, second, first, low
-        brackets = ("(" if first in "<>" else "[") + (")" if second in "<>" else "]")
-        return Form(kind="sequence", text=text, name=brackets + name, parts=forms([low, high]))
-    if second in ("<", "\\le "):
-        brackets = "(" + (")" if second == "<" else "]")
-        return Form(kind="sequence", text=text, name=brackets + name, parts=forms(["-\\infty", high]))
-    brackets = ("(" if second == ">" else "[") + ")"
-    return Form(kind="sequence", text=text, name=brackets + name, parts=forms([high, "\\infty"]))
+    elif second in LESS:
+        low, first = "-\\infty", "<"
+    else:
+        low, first, second, high = high, second, ">", "\\infty"
+    brackets = ("(" if first in "<>" else "[") + (")" if second in "<>" else "]")
+    return Form(kind="sequence", text=text, name=brackets + name, parts=forms([low, high]))

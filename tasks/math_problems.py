@@ -34,6 +34,8 @@ from tasks.math_extract import final_answer
 from tasks.math_strings import hendrycks_equal, minerva, minerva_answer, report_answer
 
 SHOTS_PACKAGE, SHOTS_PATH = "lm_eval", "tasks/minerva_math/utils.py"
+LONGEST_REPLY = 20_000
+"""Characters, of which 512 tokens fill a tenth; of a longer text (from `harness score`) the end is read."""
 ASK_CHAT = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 
 
@@ -81,8 +83,8 @@ class MATH(Task):
 
     def verdict(self, reply: str, gold: str) -> Verdict:
         """By the report's rule, with the other rules as measures."""
-        answer = final_answer(reply)
-        report = report_answer(reply)
+        reply = reply[-LONGEST_REPLY:]
+        answer, report = final_answer(reply), report_answer(reply)
         right = hendrycks_equal(report, gold)
         scores, detail = rules(reply, answer, gold)
         outcome = "correct" if right else "unextracted" if answer is None else "wrong"
@@ -119,6 +121,7 @@ class MATH500Chat(MATH500):
         return Chat((("system", SYSTEM), ("user", ASK_CHAT.format(problem=sample.fields["problem"]))))
 
     def verdict(self, reply: str, gold: str) -> Verdict:
+        reply = reply[-LONGEST_REPLY:]
         answer = final_answer(reply)
         scores, detail = rules(reply, answer, gold)
         outcome = "correct" if scores["robust"] else "unextracted" if answer is None else "wrong"

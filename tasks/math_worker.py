@@ -1,7 +1,8 @@
 """The program that compares two expressions with math-verify, in a child process for every comparison.
 
-Reads {"gold": LaTeX, "answer": LaTeX} and writes {"outcome": ...}, one JSON object a line. Started by math_workers.py
-as a file of its own, so it imports nothing of ours. The parent never parses an answer: it forks, waits and kills.
+Reads {"gold": LaTeX, "answer": LaTeX} and writes {"outcome": ..., "seconds": ...}, one JSON object a line. Started by
+math_workers.py as a file of its own, so it imports nothing of ours. The parent never parses an answer: it forks,
+waits and kills.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ def child(request: bytes, result: int) -> NoReturn:
     os._exit(0)
 
 
-def judged(request: bytes) -> str:
-    """The outcome of one comparison; "timeout", "memory" or "killed" where the child could not say it."""
+def judged(request: bytes) -> tuple[str, float]:
+    """The outcome of one comparison, "timeout" or "killed" where the child could not say it, and its processor time."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -107,12 +108,11 @@ def judged(request: bytes) -> str:
         os.kill(pid, signal.SIGKILL)
     outcome = os.read(reading, 200).decode() if reading in ready else ""
     os.close(reading)
-    status = os.waitpid(pid, 0)[1]
-    if outcome:
-        return outcome
-    if reading not in ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF):
-        return "timeout"
-    return "killed"
+    _, status, used = os.wait4(pid, 0)
+    if not outcome:
+        late = reading not in ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF)
+        outcome = "timeout" if late else "killed"
+    return outcome, used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -125,7 +125,8 @@ def main() -> None:
     sympy.parsing.sympy_parser.parse_expr = read_number
     print(json.dumps({"ready": True}), flush=True)
     for request in iter(sys.stdin.buffer.readline, b""):
-        print(json.dumps({"outcome": judged(request)}), flush=True)
+        outcome, seconds = judged(request)
+        print(json.dumps({"outcome": outcome, "seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.api import TaskError
 
@@ -24,6 +25,14 @@ START_SECONDS = 120.0
 ANSWER_SECONDS = 9.0
 """By the clock, for a worker whose own limits have failed."""
 PROGRAM = Path(__file__).with_name("math_worker.py")
+
+
+class Answer(NamedTuple):
+    """What came of a comparison: "equal", "different", "unreadable" (math-verify cannot parse one of the two),
+    "timeout", "memory", "killed" or "error: KIND"; and the processor time that it took."""
+
+    outcome: str
+    seconds: float = 0.0
 
 
 class Worker:
@@ -49,16 +58,16 @@ class Worker:
                 f"{PROGRAM} < /dev/null` says, and that math-verify is installed"
             )
 
-    def ask(self, gold: str, answer: str) -> str:
-        """The worker's outcome, or "lost" if it is no more."""
+    def ask(self, gold: str, answer: str) -> Answer | None:
+        """What the worker says, or None if it is no more."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({"gold": gold, "answer": answer}).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:
-            return "lost"
+            return None
         line = self._line(ANSWER_SECONDS)
-        return "lost" if line is None else str(json.loads(line)["outcome"])
+        return None if line is None else Answer(**json.loads(line))
 
     def _line(self, seconds: float) -> bytes | None:
         assert self.process.stdout is not None
@@ -86,19 +95,19 @@ class Pool:
         self._workers: set[Worker] = set()
         self._lock = threading.Lock()
 
-    def compare(self, gold: str, answer: str) -> str:
-        """One of "equal", "different", "unreadable", "timeout", "memory", "killed" or "error: KIND". Raises TaskError."""
+    def compare(self, gold: str, answer: str) -> Answer:
+        """Compares two expressions in LaTeX. Raises TaskError if no worker can be started."""
         worker = self._free.get()
         try:
             for _ in range(2):  # a worker that was killed while it idled is replaced, and asked again
                 if worker is None:
                     worker = self._start()
-                outcome = worker.ask(gold, answer)
-                if outcome != "lost":
-                    return outcome
+                said = worker.ask(gold, answer)
+                if said is not None:
+                    return said
                 self._end(worker)
                 worker = None
-            return "killed"
+            return Answer("killed")
         finally:
             self._free.put(worker)
 
