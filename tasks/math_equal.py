@@ -60,6 +60,8 @@ class _Comparison:
         if clash(gold.unit, answer.unit):
             return False, "unit"
         kinds = gold.kind, answer.kind
+        if kinds == ("expression", "expression") and gold.text == answer.text:
+            return True, "text"
         if kinds == ("number", "number"):
             return _numbers(gold, answer), "number"
         if kinds == ("word", "word"):

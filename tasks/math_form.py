@@ -60,8 +60,8 @@ ALIASES = (
 )
 PREFIX = re.compile(r"(?:the answer is|answer:|答案(?:是|为|:)|故|所以)\s*", re.IGNORECASE)
 NAME = r"(?:\\?[A-Za-z]+|[A-Za-z])(?:_\{?\w+\}?)?'?"
-WHOLE = r"\d{1,3}(?:,\d{3})+|\d+"
-DECIMAL = rf"(?:(?:{WHOLE})(?:\.\d*)?|\.\d+)"
+WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+DECIMAL = rf"(?:{WHOLE}(?:\.\d*)?|\.\d+)"
 POWER_OF_TEN = r"(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([+-]?\d{1,4})\s*\}|([+-]?\d))|[eE]([+-]?\d{1,4}))"
 NUMBER = re.compile(rf"([+-]?)\s*({DECIMAL}){POWER_OF_TEN}?")
 RATIO = re.compile(

@@ -36,7 +36,9 @@ WARM = (
     (r"\{1,2\}", r"5!+\binom{5}{2}"),
 )
 """What sympy and the parser load and build at first use is there before the first fork."""
-FORBIDDEN = ("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system", "os.fork", "ctypes.", "shutil.")
+FORBIDDEN = ("os.", "shutil.", "subprocess.", "socket.", "ctypes.")
+LOOKING = ("os.listdir", "os.scandir")
+"""What importing a module does."""
 
 
 def compare(gold: str, answer: str) -> str:
@@ -66,7 +68,7 @@ def read_number(text: str, *_: object, **__: object) -> Any:
 
 def refuse(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook: text is not run as Python, nothing is written, no program or connection is started."""
-    refused = event.startswith(FORBIDDEN)
+    refused = event.startswith(FORBIDDEN) and event not in LOOKING
     if event == "open":
         refused = isinstance(arguments[1], str) and bool(set(arguments[1]) & set("wax+"))
     elif event == "exec" and arguments[0].co_filename.startswith("<"):
