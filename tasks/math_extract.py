@@ -6,8 +6,8 @@ import re
 
 from tasks.math_strings import last_boxed
 
-FINAL = re.compile(r"(?i:final answer)[^\n]{0,40}?\b(?i:is)\b:?|(?i:final answer)\W{0,4}:|最终答案(?:是|为|：|:)")
-PLAIN = re.compile(r"(?i:\banswer)[^\n.]{0,40}?\b(?i:is)\b:?|(?i:\banswer)\W{0,4}:|答案(?:是|为|：|:)")
+FINAL = re.compile(r"(?i:final answer)[^\n]{0,40}?\b(?i:is)\b:?|(?i:final answer)\W{0,4}:|最终答案(?:[是为：:])+")
+PLAIN = re.compile(r"(?i:\banswer)[^\n.]{0,40}?\b(?i:is)\b:?|(?i:\banswer)\W{0,4}:|答案(?:[是为：:])+")
 END = re.compile(r"\s*I hope it is correct|\n\s*\n|(?<=[^\d\s])[.。](?=\s|$|\*)|(?<=\d)\.(?=\s|$|\*)|[。\n]")
 
 

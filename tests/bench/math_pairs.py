@@ -1,4 +1,4 @@
-"""How often four ways to compare mathematical answers are wrong on the labelled pairs; prints docs/protocols.md's table.
+"""How often four ways to compare answers are wrong on the labelled pairs; prints the table of docs/protocols.md.
 
     python -m tests.bench.math_pairs
 

@@ -1,4 +1,4 @@
-"""What answers can do to the processes that compare them: nothing that outlives a few seconds, nothing to this machine."""
+"""What answers can do to the processes that compare them: nothing beyond a few seconds, nothing to this machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BOMBS = {
     "brackets": ("1", nested("(", "1", ")", 1500)),
     "braces": ("1", nested("{", "1", "}", 1500)),
     "fractions": ("1", nested("\\frac{1}{", "2", "}", 300)),
-    "boxes": ("1", nested("\\boxed{", "1", "}", 400)),
+    "boxes": ("2", nested("\\boxed{", "1", "}", 400)),
     "signs": ("1", "-" * 3000 + "1"),
     "equals signs": ("1", "x=" * 1500),
     "spaces": ("1", " " * 3900 + "x"),
@@ -94,8 +94,8 @@ def test_all_end_in_time_and_the_pool_goes_on(pool, name):
     survives(pool, *(TOWERS | BOMBS)[name])
 
 
-@pytest.mark.parametrize("unit", ["$", "\\text{", "\\boxed{", "final answer is ", "Final Answer: The final answer is $", "a",
-                                  "{", " ", "\n", ".", "\\frac", "1,", "答案是", "**", "the answer is a$"])  # fmt: skip
+@pytest.mark.parametrize("unit", ["$", "\\text{", "\\boxed{", "final answer is ", "Final Answer: The final answer is $",
+                                  "a", "{", " ", "\n", ".", "\\frac", "1,", "答案是", "**", "the answer is a$"])  # fmt: skip
 def test_reading_long_replies_takes_no_time(unit):
     task, text = MATH(), unit * (200_000 // len(unit))
     start = time.monotonic()
