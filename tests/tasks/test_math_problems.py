@@ -82,6 +82,27 @@ def test_prompts_are_lm_evals_character_by_character(task_class, tmp_path):
     assert [task.prompt(sample) for sample in chosen] == lm_eval_prompts([s.fields for s in chosen], tmp_path)
 
 
+def test_prompts_have_the_same_tokens_in_both_of_qwens_tokenizers():
+    from qwen_model.catalogue import available, obtain_vocabulary
+    from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+    from qwen_model.download import DownloadError
+    from qwen_model.qwen_tokenizer import QwenTokenizer
+
+    name = "qwen2.5-coder-0.5b-instruct"
+    if available(name) is None:
+        pytest.skip(f"{name} is not in the cache; `harness run` with it fetches it")
+    try:
+        first = QwenTokenizer(obtain_vocabulary())
+    except DownloadError as error:
+        pytest.skip(f"no qwen.tiktoken: {error}")
+    later = load_tokenizer(find_checkpoint(name))
+    task = MATH()
+    samples = task.samples(load_real)
+    prompts = [task.prompt(samples[0]), task.prompt(samples[-1])]
+    assert all(first.encode(prompt) == later.encode(prompt) for prompt in prompts)
+    assert [len(first.encode(prompt)) for prompt in prompts] == [677, 669]
+
+
 # data
 
 
