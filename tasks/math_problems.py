@@ -86,7 +86,7 @@ class MATH(Task):
         reply = reply[-LONGEST_REPLY:]
         answer, report = final_answer(reply), report_answer(reply)
         right = hendrycks_equal(report, gold)
-        scores, detail = rules(reply, answer, gold)
+        scores, detail = rules(answer, minerva_answer(reply), gold)
         outcome = "correct" if right else "unextracted" if answer is None else "wrong"
         return Verdict(answer=answer, outcome=outcome, scores=scores, detail={"report_answer": report, **detail})
 
@@ -123,19 +123,22 @@ class MATH500Chat(MATH500):
     def verdict(self, reply: str, gold: str) -> Verdict:
         reply = reply[-LONGEST_REPLY:]
         answer = final_answer(reply)
-        scores, detail = rules(reply, answer, gold)
+        scores, detail = rules(answer, minerva(answer or ""), gold)
         outcome = "correct" if scores["robust"] else "unextracted" if answer is None else "wrong"
         return Verdict(answer=answer, outcome=outcome, scores=scores, detail=detail)
 
 
-def rules(reply: str, answer: str | None, gold: str) -> tuple[dict[str, float], dict[str, Any]]:
-    """(scores of the rules, how the robust one decided). Raises TaskError if no process compares answers."""
+def rules(answer: str | None, normalised: str | None, gold: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """(scores of the rules, how the robust one decided); `normalised` is the answer by Minerva's normalisation.
+
+    Raises TaskError if no process that compares answers can be started.
+    """
     if answer is None:
         return {"strict": 0.0, "minerva": 0.0, "robust": 0.0}, {}
     decision = equal(gold, answer)
     scores = {
         "strict": hendrycks_equal(answer, gold),
-        "minerva": minerva_answer(reply) == minerva(gold),
+        "minerva": normalised == minerva(gold),
         "robust": decision.equal,
     }
     said = {} if decision.algebra is None else {"algebra": decision.algebra}

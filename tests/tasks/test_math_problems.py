@@ -198,6 +198,7 @@ def test_verdict_base(gold, reply, outcome, scores):
     ("reply", "outcome"),
     [
         ("Adding: $\\boxed{\\sqrt{12}}$", "correct"),
+        ("Adding: $\\boxed{2\\sqrt3}$", "correct"),
         ("Adding: $\\boxed{12}$", "wrong"),
         ("I cannot say.", "unextracted"),
         ("$\\boxed{5^{5^{5^{5^5}}}}$", "wrong"),
@@ -207,6 +208,7 @@ def test_verdict_chat(reply, outcome):
     task = MATH500Chat()
     verdict = judge(task, sample_of(task, solution="$\\boxed{2\\sqrt{3}}$"), Says(reply))
     assert verdict.outcome == outcome and verdict.scores["robust"] == (outcome == "correct")
+    assert (verdict.scores["strict"], verdict.scores["minerva"]) == ((1, 1) if "2\\sqrt3" in reply else (0, 0))
     if "5^{5" in reply:
         assert (verdict.detail["decided_by"], verdict.detail["algebra"]) == ("algebra", "timeout")
 
