@@ -20,6 +20,9 @@ PACKAGES = (
     "numpy",
     "datasets",
     "lm-eval",
+    "sympy",
+    "math-verify",
+    "latex2sympy2_extended",
 )
 
 
