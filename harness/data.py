@@ -89,14 +89,16 @@ def read_rows(name: str, content: bytes) -> list[JsonRow]:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise TaskError(f"{name}: damaged gzip file ({error}); fetch it again") from error
-    if name.endswith((".jsonl", ".jsonl.gz")):
+    if name.endswith((".jsonl", ".jsonl.gz", ".json")):  # BFCL names its files of lines so
         rows = _parse_lines(name, _text(name, content).split("\n"), first=1)
     elif name.endswith(".csv"):
         rows = _parse_csv(name, _text(name, content))
     elif name.endswith((".parquet", ".arrow")):
         rows = _parse_arrow(name, content)
     else:
-        raise TaskError(f"{name}: not a kind of file that is read; use .jsonl, .jsonl.gz, .csv, .parquet or .arrow")
+        raise TaskError(
+            f"{name}: not a kind of file that is read; use .jsonl, .jsonl.gz, .json (lines), .csv, .parquet or .arrow"
+        )
     if not rows:
         raise TaskError(f"{name}: holds no rows; put the data set's file there")
     return rows
@@ -217,8 +219,9 @@ def _over_network(source: Source, tried: list[str]) -> Loaded | None:
 
 def _cache_path(source: Source) -> Path:
     mirror = source.mirror
+    folder = [source.folder] if source.folder else []
     pinned = (mirror.sha256, mirror.pattern) if mirror else ()
-    identity = [source.hub, source.config, source.split, *pinned, *source.configs]
+    identity = [source.hub, source.config, *source.configs, *folder, source.split, *pinned]
     key = hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
     return cache_dir() / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', source.name)}-{key}.jsonl"
 
@@ -248,12 +251,13 @@ def _from_hub(source: Source, tried: list[str]) -> Loaded | None:
     import httpx2
 
     several = f"{len(source.configs)} configurations" if source.configs else None
-    parts = " ".join(part for part in (source.hub, source.config or several, source.split) if part)
+    parts = " ".join(part for part in (source.hub, source.config or several, source.folder, source.split) if part)
     say(f"{source.name}: from the hub, {parts}")
     found: list[JsonRow] = []
     try:
         for config in source.configs or (source.config,):
-            rows = _plain(f"hub {parts}", datasets.load_dataset(source.hub, config, split=source.split or "all"))
+            part = datasets.load_dataset(source.hub, config, data_dir=source.folder, split=source.split or "all")
+            rows = _plain(f"hub {parts}", part)
             found += [row | {"subject": config} for row in rows] if source.configs else rows
     except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, *SAID_OTHERWISE) as error:
         tried.append(f"the hub, {parts}: {type(error).__name__}: {' '.join(str(error).split())}")

@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from harness.sandbox import Policy, Result, Sandbox
-from harness.sandbox.interpreter import POLICY, Cell, Interpreter
-from harness.sandbox.languages import Workshop
+from harness.judged import Judged
+from harness.pieces import qwen_pieces
+from harness.requests import generate_digest, loglikelihood_digest, rolling_digest, score_digest
+from harness.rolling import Rolls
+from harness.runners import Runners, SandboxHandle
 from qwen_model.generation import Generated, Generator, Request
-from qwen_model.prefill import CausalLM, Continuation, Reader, score
+from qwen_model.prefill import CausalLM, Continuation, Reader, Scored, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
-from tasks.api import Chat, Check, Decoding, Prompt, Reply, Sample, Task, Verdict
+from tasks.api import Chat, Decoding, Prompt, Reply, Rolled, Sample, Task, TaskError
 
 Answer = TypeVar("Answer")
 
@@ -36,20 +36,6 @@ class Tokens:
     generated: int = 0
     computed: int = 0
     """Read by the model after prefixes were shared (generated tokens not counted)."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A sample's verdict with what the model saw and wrote (of its last request)."""
-
-    task: Task
-    sample: Sample
-    verdict: Verdict
-    prompt: str
-    response: str
-    finish: str | None
-    logprobs: tuple[float, ...] | None
-    seconds: float
 
 
 @dataclass
@@ -66,6 +52,18 @@ class Handle:
         self.prompt = self.response = ""
         self.finish: str | None = None
         self.logprobs: tuple[float, ...] | None = None
+        self.asked: list[dict[str, Any]] = []
+
+    def _ask(self, kind: str, request: str) -> dict[str, Any]:
+        """A place in the record, taken when the request is made, so that the order is that of asking."""
+        self.asked.append({"kind": kind, "request": request})
+        return self.asked[-1]
+
+    @property
+    def train_length(self) -> int:
+        """Tokens that the model was trained to read at once, or that it was told by its settings."""
+        self._ask("train_length", "")["tokens"] = self._engine.train_length
+        return self._engine.train_length
 
     async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
         """One continuation; the n-th call of a sample has its own sampling seed."""
@@ -78,7 +76,9 @@ class Handle:
             sampling=Sampling(temperature=decoding.temperature, top_p=decoding.top_p, seed=self._seed + self._calls),
         )
         self._calls += 1
+        asked = self._ask("generate", generate_digest(prompt, decoding))
         done = await self._engine.generated(request)
+        asked |= {"text": done.text, "finish": done.finish, "logprobs": done.logprobs}
         self.prompt, self.response, self.finish, self.logprobs = text, done.text, done.finish, done.logprobs
         return Reply(text=done.text, finish=done.finish, logprobs=done.logprobs)
 
@@ -89,47 +89,30 @@ class Handle:
             ids = ids[-(window - 1) :]
         items = [Continuation(tuple(ids), tuple(self._engine.encode_piece(piece))) for piece in continuations]
         self.prompt = text
-        return await self._engine.scored(items)
+        asked = self._ask("score", score_digest(prompt, continuations, window))
+        asked["scores"] = [scored.logprob for scored in await self._engine.scored(items)]
+        return list(asked["scores"])
 
+    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
+        """Log-probability (nats) and whether it is the greedy continuation, encoded as lm-evaluation-harness does."""
+        self.prompt = context
+        asked = self._ask("loglikelihood", loglikelihood_digest(context, continuation))
+        (scored,) = await self._engine.scored([self._engine.encode_pair(context, continuation)])
+        asked |= {"logprob": scored.logprob, "greedy": scored.greedy}
+        return scored.logprob, scored.greedy
 
-class _SandboxHandle:
-    """The blocking sandbox, awaited: runs go to a pool of threads."""
+    async def rolling(
+        self, text: str, *, length: int | None = None, stride: int | None = None, begin: bool = False
+    ) -> Rolled:
+        """Log-probabilities (nats) of a long text's tokens. The text itself is not kept."""
+        asked = self._ask("rolling", rolling_digest(text, length, stride, begin))
+        rolled = await self._engine.rolled(text, length, stride, begin)
+        asked |= {"logprobs": rolled.logprobs, "tokens": rolled.tokens}
+        return rolled
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def run(self, code: str, *, cpu_seconds: float = 5.0) -> Result:
-        return await self._engine.in_thread(self._engine.sandbox(Policy(cpu_seconds=cpu_seconds)).run, code)
-
-    async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> Result:
-        box = self._engine.sandbox(Policy(cpu_seconds=cpu_seconds))
-        return await self._engine.in_thread(box.check, check.solution, check.tests, check.names, check.setup)
-
-    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> Result:
-        try:
-            workshop = self._engine.workshop(language, cpu_seconds)
-        except FileNotFoundError as error:
-            return Result(outcome="not_installed", detail=str(error))
-        return await self._engine.in_thread(workshop.run, source)
-
-    @asynccontextmanager
-    async def interpreter(self, files: Mapping[str, str]) -> AsyncIterator[_InterpreterHandle]:
-        box = self._engine.sandbox(POLICY)
-        # Not all samples at once: each holds a process with large libraries while its model writes.
-        async with self._engine.conversations:
-            made = await self._engine.in_thread(Interpreter, box, files)
-            try:
-                yield _InterpreterHandle(self._engine, made)
-            finally:
-                await self._engine.in_thread(made.close)
-
-
-class _InterpreterHandle:
-    def __init__(self, engine: Engine, interpreter: Interpreter) -> None:
-        self._engine, self._interpreter = engine, interpreter
-
-    async def run(self, source: str, *, seconds: float = 30.0) -> Cell:
-        return await self._engine.in_thread(self._interpreter.run, source, seconds)
+    async def pieces(self, text: str) -> list[str]:
+        """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
+        return await self._engine.in_thread(qwen_pieces, text)
 
 
 class Engine:
@@ -147,19 +130,18 @@ class Engine:
         unsafe: bool,
     ) -> None:
         """`batch_tokens` per pass, `slots` texts written side by side, `runners` programs run at once."""
-        self._tokenizer, self._seed, self.unsafe = tokenizer, seed, unsafe
+        self._model, self._tokenizer, self._seed = model, tokenizer, seed
         self._reader = Reader(model, batch_tokens)
         # the generator's prefixes must survive while scores are computed, so each has a reader of its own
         self._generator: Generator[object] = Generator(model, tokenizer, Reader(model, batch_tokens), slots)
-        self.runners = ThreadPoolExecutor(runners)
-        self.conversations = asyncio.Semaphore(4 * runners)
+        self._runners = Runners(runners, unsafe=unsafe)
         self._wake = asyncio.Event()
         self._new: list[Request[object]] = []
         self._writing: dict[object, asyncio.Future[Generated[object]]] = {}
-        self._scores: list[_Asked[list[float]]] = []
+        self._scores: list[_Asked[list[Scored]]] = []
+        self._rolls = Rolls(model, self._reader)
+        self._text: tuple[str, bool, Sequence[int]] = "", False, ()
         self._pieces: dict[str, list[int]] = {}
-        self._sandboxes: dict[Policy, Sandbox] = {}
-        self._workshops: dict[tuple[str, float], Workshop] = {}
         self.tokens = Tokens()
 
     async def run(self, jobs: Sequence[tuple[Task, Sample]], done: Callable[[Judged], None]) -> None:
@@ -179,35 +161,20 @@ class Engine:
             everything.cancel()
             await asyncio.gather(pump, everything, return_exceptions=True)
             self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
-            self.runners.shutdown(wait=False, cancel_futures=True)
-            for sandbox in self._sandboxes.values():
-                sandbox.close()
-            for workshop in self._workshops.values():
-                workshop.close()
+            self._runners.close()
 
     async def _judge(self, task: Task, sample: Sample, done: Callable[[Judged], None]) -> None:
         start = time.monotonic()
         digest = hashlib.sha256(f"{task.name}\0{sample.id}\0{self._seed}".encode()).digest()
         handle = Handle(self, int.from_bytes(digest[:6], "big"))
-        verdict = await task.judge(sample, handle, _SandboxHandle(self))
+        verdict = await task.judge(sample, handle, SandboxHandle(self._runners))
         seconds = time.monotonic() - start
-        done(Judged(task, sample, verdict, handle.prompt, handle.response, handle.finish, handle.logprobs, seconds))
+        said = handle.prompt, handle.response, handle.finish, handle.logprobs
+        done(Judged(task, sample, verdict, *said, tuple(handle.asked), seconds))
 
-    def sandbox(self, policy: Policy) -> Sandbox:
-        """The sandbox of a policy, made once."""
-        if policy not in self._sandboxes:
-            self._sandboxes[policy] = Sandbox(policy, unsafe=self.unsafe)
-        return self._sandboxes[policy]
-
-    def workshop(self, language: str, cpu_seconds: float) -> Workshop:
-        """The workshop of a language, made once. Raises FileNotFoundError where its compiler is not installed."""
-        if (language, cpu_seconds) not in self._workshops:
-            self._workshops[language, cpu_seconds] = Workshop(language, cpu_seconds, unsafe=self.unsafe)
-        return self._workshops[language, cpu_seconds]
-
-    async def in_thread(self, work: Callable[..., Answer], *args: Any) -> Answer:
-        """The result of blocking work, done in the pool of runners."""
-        return await asyncio.get_running_loop().run_in_executor(self.runners, work, *args)
+    @property
+    def train_length(self) -> int:
+        return self._model.train_length
 
     def encode(self, prompt: Prompt) -> tuple[str, list[int]]:
         """The text as the model sees it, and its tokens."""
@@ -232,8 +199,36 @@ class Engine:
         self._wake.set()
         return await future
 
-    async def scored(self, items: list[Continuation]) -> list[float]:
-        future: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+    def encode_pair(self, context: str, continuation: str) -> Continuation:
+        """A continuation behind what the trained length leaves of its context. Raises TaskError where it is itself too
+        long, or no token."""
+        before, after = self._tokenizer.encode_pair(context, continuation)
+        room = self._model.train_length + 1 - len(after)
+        if not after or room < 1:
+            raise TaskError(
+                f"a continuation of {len(after)} tokens ({continuation[:40]!r} ...) cannot be scored by a model of "
+                f"{self._model.train_length}; leave the sample out"
+            )
+        self.tokens.prompt += len(before)
+        return Continuation(tuple(before[-room:]), tuple(after))
+
+    async def rolled(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
+        if self._text[:2] != (text, begin):  # the lengths of one text come one after another
+            prefix = [self._tokenizer.begin()[1]] if begin else []
+            self._text = text, begin, prefix + self._tokenizer.encode(text)
+        ids = self._text[2]
+        tokens = len(ids) - begin
+        if len(ids) < 2:
+            return Rolled(logprobs=(), tokens=tokens)
+        if length is None:
+            length = len(ids)
+        self.tokens.prompt += min(length, len(ids))
+        future = self._rolls.ask(ids, length, stride)
+        self._wake.set()
+        return Rolled(logprobs=await future, tokens=tokens)
+
+    async def scored(self, items: list[Continuation]) -> list[Scored]:
+        future: asyncio.Future[list[Scored]] = asyncio.get_running_loop().create_future()
         self._scores.append(_Asked(future, items))
         self._wake.set()
         return await future
@@ -247,6 +242,8 @@ class Engine:
                 await asyncio.sleep(0)  # let every sample that can go on ask first
                 if self._scores:
                     await self._score()
+                elif self._rolls.waiting:
+                    await self._rolls.read_next()
                 elif self._new or self._generator.busy:
                     await self._write()
                 else:
@@ -255,7 +252,7 @@ class Engine:
     async def _score(self) -> None:
         asked, self._scores = self._scores, []
         owners = [(request, place) for request in asked for place in range(len(request.items))]
-        values = [[0.0] * len(request.items) for request in asked]
+        values = [[Scored(0.0, greedy=False)] * len(request.items) for request in asked]
         left = {id(request): len(request.items) for request in asked}
         where = {id(request): index for index, request in enumerate(asked)}
         passes = score(self._reader, [request.items[place] for request, place in owners])
@@ -276,5 +273,5 @@ class Engine:
             self._writing.pop(done.key).set_result(done)
 
 
-def _next(passes: Iterator[list[tuple[int, float]]]) -> list[tuple[int, float]]:
+def _next(passes: Iterator[list[tuple[int, Scored]]]) -> list[tuple[int, Scored]]:
     return next(passes, [])

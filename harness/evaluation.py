@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import environment
 from harness.data import Data
-from harness.records import FORMAT, Run, SampleRecord, spec_hash
+from harness.judged import Judged, record_of
+from harness.long_context import laid_over
+from harness.plan import drawn, entry, summary
+from harness.records import FORMAT, Run, spec_hash
 from harness.registry import task_class
-from harness.selection import digest, digest_prompts, select
-from harness.statistics import DRAW_MARK, summarise
+from harness.selection import check_limit, select
 from harness.store import Store, open_store
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
 from tasks.api import Options, Sample, Task, TaskError
 
 if TYPE_CHECKING:
-    from harness.engine import Engine, Judged
+    from harness.engine import Engine
     from qwen_model.decoder import Decoder
+    from qwen_model.long_context import LongContext
     from qwen_model.prefill import CausalLM
 
 BACKENDS = ("native", "hf")
@@ -32,8 +36,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything a run is asked for. `filters` maps a sample field to wanted values; `limit` None is all samples."""
+class Settings(Options):
+    """Everything a run is asked for, with what a user may set of its tasks. `filters` maps a sample field to wanted
+    values; `limit` None is all samples."""
 
     tasks: tuple[str, ...]
     model: str | Decoder
@@ -50,7 +55,8 @@ class Settings:
     """For tasks that generate; None: the task's own, which is greedy in the report's protocols."""
     top_p: float | None = None
     data_dir: Path | None = None
-    shots_file: Path | None = None
+    long_context: LongContext | None = None
+    """Laid over the model for the run; None leaves the model as it is."""
     unsafe_no_sandbox: bool = False
 
 
@@ -64,6 +70,8 @@ class Prepared:
     samples: Mapping[str, tuple[Sample, ...]]
     spec: Mapping[str, Any]
     origins: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
+    """A line on each sample, or set of samples, that does not suit the model."""
 
     @property
     def default_folder(self) -> Path:
@@ -74,7 +82,7 @@ class Prepared:
 def prepare(settings: Settings) -> Prepared:
     """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
     _check(settings)
-    options = Options(shots_file=settings.shots_file)
+    options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
     if isinstance(settings.model, str):
         checkpoint = find_checkpoint(settings.model)
@@ -87,24 +95,20 @@ def prepare(settings: Settings) -> Prepared:
     data = Data(settings.data_dir)
     samples: dict[str, tuple[Sample, ...]] = {}
     entries: dict[str, Any] = {}
+    left_out: list[str] = []
+
+    tokenizer = functools.cache(lambda: load_tokenizer(checkpoint))
     for task in tasks:
-        everything = task.samples(data)
+        everything, unfit = task.fit(task.samples(data), lambda text: len(tokenizer().encode(text)))
+        left_out.extend(f"{task.name}: {line}" for line in unfit)
         chosen = select(task.name, everything, settings.filters, settings.limit)
-        samples[task.name] = tuple(_drawn(chosen, settings.draws))
+        samples[task.name] = tuple(drawn(chosen, settings.draws))
         entries[task.name] = {
-            "version": task.version,
-            "title": task.title,
-            "protocol": task.protocol,
-            "shots": task.shots,
-            "metric": task.metric,
-            "decoding": None if task.decoding is None else asdict(task.decoding),
-            "report": None if task.report is None else asdict(task.report),
-            "data": digest(everything),
-            "items": len(everything),
+            **entry(task, everything, chosen),
             "limit": settings.limit,
             "filter": {name: list(values) for name, values in settings.filters.items()},
             **({"draws": settings.draws} if settings.draws > 1 else {}),
-            "prompts": digest_prompts(task, chosen),
+            **({"left_out": unfit} if unfit else {}),
         }
     spec = {
         "format": FORMAT,
@@ -116,12 +120,33 @@ def prepare(settings: Settings) -> Prepared:
             "backend": settings.backend,
             "dtype": settings.dtype,
             "device": settings.device,
+            **_extension(settings),
         },
         "tasks": entries,
         "seed": settings.seed,
     }
     origins = {source.name: loaded.origin for source, loaded in data.loaded.items()}
-    return Prepared(settings=settings, checkpoint=checkpoint, tasks=tasks, samples=samples, spec=spec, origins=origins)
+    return Prepared(
+        settings=settings,
+        checkpoint=checkpoint,
+        tasks=tasks,
+        samples=samples,
+        spec=spec,
+        origins=origins,
+        left_out=tuple(left_out),
+    )
+
+
+def _extension(settings: Settings) -> dict[str, Any]:
+    """What the spec says of a context extension that is not the checkpoint's own."""
+    laid = settings.long_context
+    if (
+        laid is None
+        and not isinstance(settings.model, str)
+        and settings.model.settings != settings.model.config.long_context
+    ):
+        laid = settings.model.settings
+    return {} if laid is None else {"long_context": asdict(laid)}
 
 
 class Progress:
@@ -144,6 +169,8 @@ def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
     """
     with open_store(folder, prepared.spec) as store:
         progress.stage(f"run folder: {folder}")
+        for line in prepared.left_out:
+            progress.stage(line)
         jobs: list[tuple[Task, Sample]] = []
         places: dict[tuple[str, str], int] = {}
         for task in prepared.tasks:
@@ -158,7 +185,7 @@ def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
         run = Run(folder)
         results = {
             "spec": prepared.spec,
-            "tasks": {task.name: _summary(run, task, prepared.settings.draws) for task in prepared.tasks},
+            "tasks": {task.name: summary(run, task, prepared.settings.draws) for task in prepared.tasks},
         }
         store.finish(results, environment.describe() | {"data_origins": dict(prepared.origins)} | facts)
     return run
@@ -179,22 +206,6 @@ def _redecode(task: Task, settings: Settings) -> None:
     task.decoding = replace(task.decoding, **changes)  # type: ignore[misc]
     if settings.draws > 1 and task.decoding.temperature == 0:
         raise TaskError("--samples: greedy answers are all the same; give --temperature too, such as 0.8")
-
-
-def _drawn(samples: Sequence[Sample], draws: int) -> list[Sample]:
-    """Each sample `draws` times, told apart by its id, so that each has a sampling seed of its own."""
-    if draws == 1:
-        return list(samples)
-    return [replace(sample, id=f"{sample.id}{DRAW_MARK}{number}") for sample in samples for number in range(draws)]
-
-
-def _summary(run: Run, task: Task, draws: int) -> dict[str, Any]:
-    try:
-        return summarise(run.records(task.name), task.metric, draws)
-    except ValueError as error:
-        raise TaskError(
-            f"{task.name}: no sample could be judged here ({error}); install the languages it needs"
-        ) from None
 
 
 def evaluate(
@@ -250,43 +261,50 @@ def _judge(
     progress: Progress,
 ) -> dict[str, Any]:
     """Judge the jobs into the store; returns what environment.json says of it."""
-    from harness.sandbox import probe
     from qwen_model import kernels
 
     settings = prepared.settings
-    sandbox: dict[str, str] = {}
-    if any(task.runs_code for task in prepared.tasks):
-        if settings.unsafe_no_sandbox:
-            sandbox = {"tier": "none", "detail": "--unsafe-no-sandbox"}
-        else:
-            isolation = probe()
-            sandbox = {"tier": isolation.tier, "detail": isolation.detail}
-        progress.stage(f"sandbox: {sandbox['tier']} ({sandbox['detail']})")
+    sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
     progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
-    engine = new_engine(prepared)
+    model = load_backend(prepared)
     loaded = time.time()
 
     def done(judged: Judged) -> None:
-        store.add(_record(judged, places[judged.task.name, judged.sample.id]))
+        store.add(record_of(judged, places[judged.task.name, judged.sample.id]))
         progress.judged(judged.task.name)
 
-    asyncio.run(engine.run(jobs, done))
+    with laid_over(model, settings.long_context):
+        engine = new_engine(prepared, model)
+        asyncio.run(engine.run(jobs, done))
     return {
         "sandbox": sandbox,
         "decoding": kernels.describe(),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
         "tokens": asdict(engine.tokens),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
 
 
-def new_engine(prepared: Prepared) -> Engine:
-    """The engine with the model loaded."""
+def isolation(tasks: Sequence[Task], unsafe: bool, progress: Progress) -> dict[str, str]:
+    """What environment.json says of the sandbox: nothing where no task runs code."""
+    from harness.sandbox import probe
+
+    if not any(task.runs_code for task in tasks):
+        return {}
+    found = None if unsafe else probe()
+    facts = {"tier": found.tier, "detail": found.detail} if found else {"tier": "none", "detail": "--unsafe-no-sandbox"}
+    progress.stage(f"sandbox: {facts['tier']} ({facts['detail']})")
+    return facts
+
+
+def new_engine(prepared: Prepared, model: CausalLM) -> Engine:
+    """The engine of a loaded model."""
     from harness.engine import Engine
     from qwen_model.generation import SLOTS
 
     return Engine(
-        load_backend(prepared),
+        model,
         load_tokenizer(prepared.checkpoint),
         # one pass of this size is as fast per token as larger ones on a CPU, and packed rows waste little attention
         batch_tokens=512 if prepared.settings.device == "cpu" else 8192,
@@ -294,28 +312,6 @@ def new_engine(prepared: Prepared) -> Engine:
         runners=len(os.sched_getaffinity(0)),
         seed=prepared.settings.seed,
         unsafe=prepared.settings.unsafe_no_sandbox,
-    )
-
-
-def _record(judged: Judged, position: int) -> SampleRecord:
-    verdict, sample = judged.verdict, judged.sample
-    choices = verdict.choice_logprobs
-    return SampleRecord(
-        task=judged.task.name,
-        id=sample.id,
-        position=position,
-        group=sample.group,
-        prompt=judged.prompt,
-        response=judged.response,
-        answer=verdict.answer,
-        gold=sample.gold,
-        correct=verdict.correct,
-        outcome=verdict.outcome,
-        finish=judged.finish,
-        choice_logprobs=None if choices is None else dict(choices),
-        token_logprobs=judged.logprobs,
-        detail=dict(verdict.detail),
-        seconds=round(judged.seconds, 3),
     )
 
 
@@ -332,8 +328,7 @@ def _check(settings: Settings) -> None:
 
         if not torch.cuda.is_available():
             raise TaskError("--device: cuda is not to be had here; leave the option out to use the processor")
-    if settings.limit is not None and settings.limit < 1:
-        raise TaskError(f"--limit: {settings.limit} is no number of samples; give 1 or more, or leave it out for all")
+    check_limit(settings.limit)
     if settings.draws < 1:
         raise TaskError(f"--samples: {settings.draws} is no number of answers; give 1 or more")
     if settings.temperature is not None and not 0 <= settings.temperature < math.inf:
@@ -342,6 +337,8 @@ def _check(settings: Settings) -> None:
         raise TaskError(f"--top-p: {settings.top_p} is not above 0 and at most 1")
     if not settings.tasks:
         raise TaskError("--task: no task named; `harness tasks` lists them")
+    if settings.long_context is not None and settings.backend != "native":
+        raise TaskError(f"--long-context: the {settings.backend} backend has none; use --backend native")
     twice = {name for name in settings.tasks if settings.tasks.count(name) > 1}
     if twice:
         raise TaskError(f"--task: {twice.pop()} is named twice")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,6 +12,9 @@ from qwen_model import ModelError
 from qwen_model.cache import Cache, CacheShape
 from qwen_model.layout import Layout, band
 from qwen_model.long_context import LongContext
+
+_TRAIN_LENGTH = 2048
+"""Where config.json names none, as lm-evaluation-harness has it."""
 
 
 class _Cache:
@@ -55,6 +59,11 @@ class HFModel:
         self.dtype: torch.dtype = self.model.dtype
         self.device: torch.device = self.model.device
         self.settings = LongContext()
+        self.train_length: int = getattr(config, "max_position_embeddings", None) or _TRAIN_LENGTH
+
+    def parameters(self) -> Iterator[Tensor]:
+        """All weights, each once."""
+        return iter(self.model.parameters())
 
     def ntk_step(self, length: int) -> int:
         """Always 0: context extension is the native backend's."""

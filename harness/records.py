@@ -11,14 +11,14 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout; a folder of another version is refused, never half read."""
 
 COLUMNS = {
@@ -35,10 +35,14 @@ COLUMNS = {
     "finish": "TEXT",
     "choice_logprobs": "TEXT",
     "token_logprobs": "TEXT",
+    "scores": "TEXT NOT NULL",
+    "asked": "TEXT NOT NULL",
     "detail": "TEXT NOT NULL",
     "seconds": "REAL NOT NULL",
 }
-JSON_COLUMNS = ("choice_logprobs", "token_logprobs", "detail")
+JSON_COLUMNS = ("choice_logprobs", "token_logprobs", "scores", "asked", "detail")
+MICRO = " (micro)"
+"""Ends the name of the mean over all items, where a task's metric is the mean over groups."""
 
 
 class RunError(Exception):
@@ -66,6 +70,11 @@ class SampleRecord:
     """Nats, by letter, where choices were scored."""
     token_logprobs: tuple[float, ...] | None
     """Nats, one per generated token."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """The task's further measures of this sample, by name."""
+    asked: tuple[Mapping[str, Any], ...] = ()
+    """Every request in the order of asking, with what the model gave: {"kind": "generate", "request": digest, "text",
+    "finish", "logprobs"} or {"kind": "score", "request", "scores"} (nats). `harness score` judges from these."""
     detail: Mapping[str, Any]
     seconds: float
     """Wall-clock seconds from the first request to the verdict, waiting in the batch included."""
@@ -73,7 +82,7 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A fraction and its 95 % interval, 0 <= low <= value <= high <= 1, from `n` items."""
+    """A number and its 95 % interval, low <= value <= high, from `n` items. Shares lie in 0..1."""
 
     value: float
     low: float
@@ -83,11 +92,13 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """The numbers of one task: metrics by name, counts of outcomes, and an estimate per group where items have one."""
+    """The numbers of one task: metrics by name (the chief one first), counts of outcomes, and an estimate of the chief
+    metric per set of groups and per group, where there are any."""
 
     n: int
     metrics: Mapping[str, Estimate]
     outcomes: Mapping[str, int]
+    sets: Mapping[str, Estimate]
     groups: Mapping[str, Estimate]
 
 
@@ -137,6 +148,7 @@ class Run:
                 n=entry["n"],
                 metrics={metric: Estimate(**estimate) for metric, estimate in entry["metrics"].items()},
                 outcomes=entry["outcomes"],
+                sets={name: Estimate(**estimate) for name, estimate in entry.get("sets", {}).items()},
                 groups={group: Estimate(**estimate) for group, estimate in entry.get("groups", {}).items()},
             )
             for name, entry in self._json("results.json")["tasks"].items()
@@ -160,6 +172,7 @@ class Run:
                     row[name] = None if row[name] is None else json.loads(row[name])
                 if row["token_logprobs"] is not None:
                     row["token_logprobs"] = tuple(row["token_logprobs"])
+                row["asked"] = tuple(row["asked"])
                 yield SampleRecord(**{**row, "correct": bool(row["correct"])})
         except sqlite3.DatabaseError as error:
             raise RunError(f"{self.path / 'samples.sqlite'}: {error}; delete the folder and run again") from error

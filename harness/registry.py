@@ -7,7 +7,7 @@ import importlib.util
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from tasks.api import Task, TaskError
+from tasks.api import OUTCOME_METRICS, Task, TaskError
 
 GROUP = "harness.tasks"
 
@@ -47,4 +47,10 @@ def _from_file(path: Path, class_name: str) -> type[Task]:
 def _checked(found: object, name: str) -> type[Task]:
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise TaskError(f"{name}: not a class derived from tasks.api.Task")
+    for attribute in ("name", "version", "title", "protocol", "shots", "metric"):
+        if not hasattr(found, attribute):
+            raise TaskError(f"{name}: the class has no attribute {attribute!r}; see tasks/api.py for its meaning")
+    known = (*OUTCOME_METRICS, *found.measures)
+    if found.metric not in known:
+        raise TaskError(f"{name}: metric {found.metric!r} is none of {', '.join(known)}; declare it in `measures`")
     return found

@@ -1,22 +1,21 @@
-"""Intervals for fractions: every number that a run reports comes from here.
+"""Numbers with their intervals: every number that a run reports comes from here.
 
 Sources: Wilson, JASA 22 (1927) for the interval; Kish, Survey Sampling (1965) for the design effect and the effective
-sample size; Chen et al., arXiv 2107.03374 (2021), section 2.1 for pass@k. All values are fractions in 0..1, and all
-intervals are 95 % unless said otherwise. Results are the same to the last digit whatever the order of the input, since
-`results.json` of a resumed run must equal an unbroken run's.
+sample size; Agresti and Coull, American Statistician 52 (1998) for the z^2 items by which small groups are smoothed;
+Efron, Annals of Statistics 7 (1979) for the bootstrap; Chen et al., arXiv 2107.03374 (2021), section 2.1 for pass@k.
+All intervals are 95 % unless said otherwise. Results are the same to the last digit whatever the order of the input,
+since `results.json` of a resumed run must equal an unbroken run's.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
-from harness.records import Estimate, SampleRecord
+from harness.records import Estimate
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
@@ -28,7 +27,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
         raise ValueError("no items: a fraction of nothing has no value")
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} items")
-    return _wilson(successes, n, float(n), level)
+    return _wilson(successes / n, n, float(n), level)
 
 
 def accuracy(correct: Sequence[bool], groups: Sequence[str | None]) -> Estimate:
@@ -42,7 +41,7 @@ def accuracy(correct: Sequence[bool], groups: Sequence[str | None]) -> Estimate:
     if not correct:
         raise ValueError("no items: a fraction of nothing has no value")
     n = len(correct)
-    return _wilson(sum(map(bool, correct)), n, n / max(1.0, design_effect(correct, groups)), 0.95)
+    return _wilson(sum(map(bool, correct)) / n, n, n / max(1.0, design_effect(correct, groups)), 0.95)
 
 
 def design_effect(correct: Sequence[bool], groups: Sequence[str | None]) -> float:
@@ -86,81 +85,94 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def pass_at(tallies: Sequence[tuple[int, int]], k: int) -> Estimate:
-    """The mean of pass@k over problems, each (answers, right answers), with a percentile bootstrap over problems.
+def accuracy_by_group(correct: Sequence[bool], groups: Sequence[str]) -> Estimate:
+    """The mean of the groups' shares of correct items, every group counting alike, with a stratified interval.
 
-    The bootstrap draws BOOTSTRAPS times with a fixed seed; the problems are sorted first, so order changes nothing.
+    With G groups of n_g items, shares p_g and their mean p, the variance is the sum of the groups' binomial ones:
+
+        s_g = (n_g p_g + z^2 p) / (n_g + z^2)                 (a share of few items is drawn towards the mean)
+        variance = sum over g of s_g (1 - s_g) / n_g / G^2
+
+    and the interval is Wilson's at the effective sample size p (1 - p) / variance: inside 0..1, and not of width nought
+    where all or none succeed (there s_g = p, and the size is G^2 / sum 1 / n_g). Of one group it is Wilson's. The
+    choice is ours; docs/decisions/0011-means-over-groups.md says why.
     """
-    values = sorted(pass_at_k(n, right, k) for n, right in tallies)
+    tallies = [(len(values), sum(map(bool, values))) for values in _grouped(correct, groups)]
+    share = math.fsum(right / size for size, right in tallies) / len(tallies)
+    pull = NormalDist().inv_cdf(0.975) ** 2
+    spread = 0.0
+    if 0 < share < 1:
+        smoothed = [(size, (right + pull * share) / (size + pull)) for size, right in tallies]
+        spread = math.fsum(s * (1 - s) / size for size, s in smoothed) / (share * (1 - share))
+    else:
+        spread = math.fsum(1 / size for size, _ in tallies)
+    return _wilson(share, len(correct), len(tallies) ** 2 / spread, 0.95)
+
+
+def mean_of(values: Sequence[float]) -> Estimate:
+    """The mean, with a percentile bootstrap over the values.
+
+    The bootstrap draws BOOTSTRAPS times with a fixed seed; the values are sorted first, so order changes nothing.
+    """
     if not values:
-        raise ValueError("no items: a fraction of nothing has no value")
+        raise ValueError("no items: a mean of nothing has no value")
+    ordered = sorted(values)
     draw = random.Random(BOOTSTRAP_SEED)
-    means = sorted(math.fsum(draw.choices(values, k=len(values))) / len(values) for _ in range(BOOTSTRAPS))
-    tail = round(0.025 * BOOTSTRAPS)
-    value = math.fsum(values) / len(values)
-    return Estimate(value, min(means[tail], value), max(means[-1 - tail], value), len(values))
+    means = [math.fsum(draw.choices(ordered, k=len(ordered))) / len(ordered) for _ in range(BOOTSTRAPS)]
+    return _percentiles(math.fsum(ordered) / len(ordered), means, len(ordered))
+
+
+def mean_of_groups(values: Sequence[float], groups: Sequence[str]) -> Estimate:
+    """The mean of the groups' means, every group counting alike, with a percentile bootstrap over all values.
+
+    A value of a group of n_g has the weight 1 / n_g; values are drawn with their weights and averaged by them. Drawing
+    within groups instead would leave groups of one value without any spread.
+    """
+    found = _grouped(values, groups)
+    pairs = sorted((value / len(members), 1 / len(members)) for members in found for value in members)
+    draw = random.Random(BOOTSTRAP_SEED)
+    means = []
+    for _ in range(BOOTSTRAPS):
+        drawn = draw.choices(pairs, k=len(pairs))
+        means.append(math.fsum(pair[0] for pair in drawn) / math.fsum(pair[1] for pair in drawn))
+    value = math.fsum(math.fsum(members) / len(members) for members in found) / len(found)
+    return _percentiles(value, means, len(values))
+
+
+def exponential(losses: Estimate) -> Estimate:
+    """A perplexity from a mean loss in nats."""
+    return Estimate(math.exp(losses.value), math.exp(losses.low), math.exp(losses.high), losses.n)
 
 
 BOOTSTRAPS, BOOTSTRAP_SEED = 2000, 20230928
-LADDER = (1, 10, 100)
-"""Values of k that are reported, as far as there are answers."""
-DRAW_MARK = "#"
-"""Between a problem's id and the number of the answer, where a problem is answered more than once."""
-UNCOUNTED = "not_installed"
-"""The outcome that is neither right nor wrong."""
 
 
-def summarise(records: Iterable[SampleRecord], metric: str, draws: int = 1) -> dict[str, Any]:
-    """The entry of one task in `results.json`: {"n", "metrics": {metric: estimate}, "outcomes"}, and "groups" if any.
-
-    The metric is the share of correct samples with the interval of `accuracy`: pass@1 of one answer per problem is
-    that. With several `draws` a problem, ids end in DRAW_MARK and a number, n counts problems and the metrics are
-    pass@k. A group's own interval is Wilson's, of all its answers. Samples that could not be judged here count in
-    "outcomes" only. Nothing in it depends on time or order. Raises ValueError where no sample counts.
-    """
-    rows = sorted((record.id, record.group, record.correct, record.outcome) for record in _distinct(records))
-    judged = [row for row in rows if row[3] != UNCOUNTED]
-    correct, groups = [row[2] for row in judged], [row[1] for row in judged]
-    if draws == 1:
-        n, metrics = len(judged), {metric: asdict(accuracy(correct, groups))}
-    else:
-        by_problem: defaultdict[str, list[bool]] = defaultdict(list)
-        for item, _, right, _ in judged:
-            by_problem[item.rpartition(DRAW_MARK)[0]].append(right)
-        tallies = [(len(answers), sum(answers)) for answers in by_problem.values()]
-        ladder = [k for k in LADDER if k <= min(size for size, _ in tallies)] if tallies else [1]
-        n, metrics = len(tallies), {f"pass@{k}": asdict(pass_at(tallies, k)) for k in ladder}
-    entry: dict[str, Any] = {
-        "n": n,
-        "metrics": metrics,
-        "outcomes": dict(sorted(Counter(row[3] for row in rows).items())),
-    }
-    by_group: defaultdict[str, list[bool]] = defaultdict(list)
-    for _, group, right, _ in judged:
-        if group is not None:
-            by_group[group].append(right)
-    if by_group:
-        entry["groups"] = {name: asdict(wilson(sum(by_group[name]), len(by_group[name]))) for name in sorted(by_group)}
-    return entry
+def _grouped(values: Sequence[float], groups: Sequence[str]) -> list[list[float]]:
+    """The values of each group, groups in the order of their names."""
+    if len(values) != len(groups):
+        raise ValueError(f"{len(values)} items with {len(groups)} groups")
+    if not values:
+        raise ValueError("no items: a mean of nothing has no value")
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for value, group in zip(values, groups, strict=True):
+        found[group].append(value)
+    return [found[group] for group in sorted(found)]
 
 
-def _distinct(records: Iterable[SampleRecord]) -> list[SampleRecord]:
-    """The records, none twice: one sample counted twice would narrow the interval."""
-    by_id: dict[str, SampleRecord] = {}
-    for record in records:
-        if by_id.setdefault(record.id, record) is not record:
-            raise ValueError(f"sample {record.id} of task {record.task} is there twice")
-    return list(by_id.values())
+def _percentiles(value: float, means: list[float], n: int) -> Estimate:
+    """The value between the outer 2.5 % of the means of the bootstrap."""
+    means = sorted(means)
+    tail = round(0.025 * len(means))
+    return Estimate(value, min(means[tail], value), max(means[-1 - tail], value), n)
 
 
-def _wilson(successes: int, n: int, effective: float, level: float) -> Estimate:
-    """Wilson's interval of successes / n as if it came from `effective` items."""
+def _wilson(p: float, n: int, effective: float, level: float) -> Estimate:
+    """Wilson's interval of the share p of n items as if it came from `effective` items."""
     z = NormalDist().inv_cdf((1 + level) / 2)
-    p = successes / n
     centre = p + z * z / (2 * effective)
     half = z * math.sqrt(p * (1 - p) / effective + z * z / (4 * effective * effective))
     scale = 1 + z * z / effective
     # At p = 0 and 1 the ends are 0 and 1; rounding would leave 1e-17 there.
-    low = 0.0 if successes == 0 else max(0.0, (centre - half) / scale)
-    high = 1.0 if successes == n else min(1.0, (centre + half) / scale)
+    low = 0.0 if p == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if p == 1 else min(1.0, (centre + half) / scale)
     return Estimate(p, min(low, p), max(high, p), n)

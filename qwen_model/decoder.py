@@ -193,6 +193,11 @@ class Decoder(nn.Module):
         return self._settings
 
     @property
+    def train_length(self) -> int:
+        """T in force: the settings' own, else the checkpoint's."""
+        return self._train_length
+
+    @property
     def windows(self) -> Windows:
         """The window in force in each layer."""
         return self._windows

@@ -29,8 +29,16 @@ class CausalLM(Protocol):
     def device(self) -> torch.device: ...
     @property
     def settings(self) -> LongContext: ...
+    @property
+    def train_length(self) -> int: ...
+    def parameters(self) -> Iterator[Tensor]: ...
     def ntk_step(self, length: int) -> int: ...
     def __call__(self, input_ids: Tensor, *, layout: Layout, cache: Cache, keep: Tensor | None = None) -> Tensor: ...
+
+
+PIECE = 512
+"""Tokens of a long text that go through the model together where every position's logits are wanted: with a vocabulary
+of 152 k they take 311 MB."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,29 @@ class Reader:
         logits = self._forward(tokens, [(a - shared, b - shared) for a, b in spans], keep)
         return Reading(members, shared, spans, logits)
 
+    def logprobs(self, sequence: Sequence[int], length: int, first: int = 1) -> Iterator[list[float]]:
+        """Log-probabilities (nats) of a text's tokens `first` to `length` - 1 (counted from 0), piece by piece.
+
+        They are those of one pass over the first `length` tokens. The pieces are the sequence's own, whatever part is
+        asked for: a number does not hang on `length`, to the last bit, except by dynamic NTK's step.
+        """
+        self._hold([], self.model.ntk_step(length))
+        self.stack.reserve(min(len(sequence), -(-(length - 1) // PIECE) * PIECE))
+        for start in range(0, length - 1, PIECE):
+            piece = list(sequence[start : start + PIECE])
+            following = sequence[start + 1 : start + 1 + PIECE]
+            low, high = max(first - 1 - start, 0), length - 1 - start
+            yield self._piece(piece, following if low < len(following) else ())[low:high]
+
+    @torch.inference_mode()
+    def _piece(self, tokens: list[int], following: Sequence[int]) -> list[float]:
+        """Read on behind the stack; the log-probabilities of what follows each token, as far as it is given."""
+        logits = self._forward(tokens, [(0, len(tokens))], list(range(len(following))))
+        self.stack.length += len(tokens)
+        targets = torch.tensor(list(following), dtype=torch.long, device=logits.device)
+        found = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+        return [float(value) for value in found]
+
     def _start_over(self, step: int) -> None:
         """Forget all keys: they were turned under other settings than those to come."""
         model = self.model
@@ -155,8 +186,16 @@ class Continuation:
     tokens: tuple[int, ...]
 
 
-def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[int, float]]]:
-    """Log-probability (nats) of each continuation, as (index, value), pass by pass.
+@dataclass(frozen=True)
+class Scored:
+    """A continuation's log-probability (nats), and whether each of its tokens is the likeliest one."""
+
+    logprob: float
+    greedy: bool
+
+
+def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[int, Scored]]]:
+    """Each continuation's score with its index, pass by pass.
 
     Continuations of one token after the same context cost one pass together; longer ones share their context's keys.
     """
@@ -167,8 +206,8 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
     first = [min(len(items[i].context) for i in users[sequence]) - 1 for sequence in sequences]
     wanted = [list(range(start, len(sequence))) for start, sequence in zip(first, sequences, strict=True)]
     for packed in reader.passes(sequences, reader.plan(sequences, first), wanted):
-        logprobs = packed.logits.log_softmax(-1)
-        known: list[tuple[int, float]] = []
+        logprobs, likeliest = packed.logits.log_softmax(-1), packed.logits.argmax(-1)
+        known: list[tuple[int, Scored]] = []
         row = 0
         for member in packed.members:
             for index in users[sequences[member]]:
@@ -176,6 +215,20 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
                 offset = row + len(item.context) - 1 - first[member]
                 rows = torch.arange(offset, offset + len(item.tokens), device=logprobs.device)
                 targets = torch.tensor(item.tokens, device=logprobs.device)
-                known.append((index, float(logprobs[rows, targets].sum())))
+                greedy = bool((likeliest[rows] == targets).all())
+                known.append((index, Scored(float(logprobs[rows, targets].sum()), greedy)))
             row += len(wanted[member])
         yield known
+
+
+def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Windows of `length` tokens over a text, as (start, end, first token to judge), counted from 0.
+
+    Each is `stride` tokens further than the last one, and the last ends with the text, so that every token but the very
+    first is judged once, in the earliest window that holds it: with the most context. 1 <= stride < length.
+    """
+    end = min(tokens, length)
+    yield 0, end, 1
+    while end < tokens:
+        judged, end = end, min(end + stride, tokens)
+        yield end - length, end, judged

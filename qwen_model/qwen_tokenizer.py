@@ -75,6 +75,10 @@ class QwenTokenizer(Tokenizer):
         text = unicodedata.normalize("NFC", text)
         return self._encoding.encode(text, allowed_special=set(allowed_special), disallowed_special=())
 
+    def begin(self) -> tuple[str, int]:
+        """The token before a text that has nothing before it."""
+        return CONTROL[0], self.end_of_text
+
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a text in which every control token is read: never with a user's words in it (see `encode_chat`)."""
         return self.encode(text, allowed_special=CONTROL)

@@ -66,6 +66,31 @@ class Tokenizer:
         """Token ids of a text that a chat template rendered: control tokens are read, none is added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def begin(self) -> tuple[str, int]:
+        """The token before a text that has nothing before it, by name and id: the tokenizer's begin token, else its end
+        token, as lm-evaluation-harness chooses. Raises ModelError where it has neither."""
+        name = self._special("bos_token") or self._special("eos_token")
+        ids = self.encode_rendered(name) if name else []
+        if len(ids) != 1:
+            raise ModelError("tokenizer_config.json: neither bos_token nor eos_token is a token; add one")
+        return name, ids[0]
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of a context and of what follows it, encoded together and then parted, as lm-evaluation-harness does.
+
+        Blanks at the context's end are the continuation's; a text of no context stands behind `begin`'s token.
+        """
+        name, begin = self.begin()
+        if not context:
+            ids = self.encode_rendered(continuation)
+            return ([begin], ids) if ids[:1] != [begin] else (ids[:1], ids[1:])
+        bare = context.rstrip()
+        continuation, context = context[len(bare) :] + continuation, bare
+        # what already begins so is not begun twice
+        encode = self.encode_rendered if context.startswith(name) else self.encode
+        before = encode(context)
+        return before, encode(context + continuation)[len(before) :]
+
     def encode_chat(self, messages: Sequence[tuple[str, str]], prefill: str = "") -> list[int]:
         """Token ids of `render`: what the model reads of a conversation, up to the beginning of its answer.
 

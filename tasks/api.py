@@ -54,6 +54,8 @@ class Source:
     configs: tuple[str, ...] = ()
     """On the hub, where every subject is a configuration of its own: their rows together, each with its
     configuration's name as the field `subject`."""
+    folder: str | None = None
+    """Folder of the hub's data set, where that keeps several sets in folders."""
     split: str | None = None
     installed: Installed | None = None
     mirror: Wheel | None = None
@@ -106,8 +108,22 @@ class Reply:
     logprobs: tuple[float, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rolled:
+    """A text's losses by position: `logprobs` in nats, of the second token that was read and of each one behind it."""
+
+    logprobs: tuple[float, ...]
+    tokens: int
+    """In the whole text, read or not."""
+
+
 class Model(Protocol):
     """The handle a task gets: what it may ask of a language model."""
+
+    @property
+    def train_length(self) -> int:
+        """Tokens that the model was trained to read at once."""
+        ...
 
     async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
         """One continuation of the prompt."""
@@ -117,6 +133,33 @@ class Model(Protocol):
         """Log-probability (nats) of each continuation after the prompt.
 
         With `window`, a prompt of more than `window` tokens keeps its last `window - 1`, as the report's scripts do.
+        """
+        ...
+
+    async def loglikelihood(self, context: str, continuation: str) -> tuple[float, bool]:
+        """Log-probability (nats) of a continuation, and whether greedy decoding would write it, as
+        lm-evaluation-harness asks: both texts are encoded together, and what is beyond the trained length is cut off in
+        front. Raises TaskError for a continuation of no token, or of more than the trained length.
+        """
+        ...
+
+    async def rolling(
+        self, text: str, *, length: int | None = None, stride: int | None = None, begin: bool = False
+    ) -> Rolled:
+        """Log-probability (nats) of each token but the first of the text's first `length` tokens, read in one pass.
+
+        With `stride`, of the whole text in windows of `length` tokens, each `stride` further than the last one, which
+        ends with the text; every token is judged once, with the most context. `length` None is the whole text. `begin`
+        puts the tokenizer's begin token (else its end token) in front, so that the
+        first token is judged too, and takes it for one of `length`; otherwise special tokens are added only where the
+        checkpoint's tokenizer does so by itself.
+        """
+        ...
+
+    async def pieces(self, text: str) -> list[str]:
+        """The text cut as the first Qwen's tokenizer cuts it, whatever the model: what measures over tokens count.
+
+        A piece that is no whole UTF-8 has U+FFFD in it.
         """
         ...
 
@@ -228,11 +271,21 @@ class Options:
 
     shots_file: Path | None = None
     """A text that replaces the few-shot header."""
+    documents: Path | None = None
+    """A folder of .txt files, or a .jsonl file with `text` (and `id`) per line."""
+    lengths: tuple[int, ...] = ()
+    """Tokens of each document that are read; none: the task's own."""
+    stride: int | None = None
+    """Tokens by which windows of such a length move over a whole document."""
 
 
 Kind = Literal["share", "mean", "perplexity"]
 """How a measure becomes one number: the share of ones among zeros and ones, the mean of any numbers, or the exponential
 of the mean of losses in nats."""
+
+
+OUTCOME_METRICS = ("accuracy", "pass@1")
+"""Metrics that are the share of the outcome `correct`."""
 
 
 class Task(ABC):
@@ -244,7 +297,7 @@ class Task(ABC):
     protocol: ClassVar[Literal["base", "chat"]]
     shots: ClassVar[int]
     metric: ClassVar[str]
-    """The chief measure: "accuracy" or "pass@1", which are the share of the outcome `correct`, or one of `measures`."""
+    """The chief measure: one of OUTCOME_METRICS or of `measures`."""
     measures: ClassVar[Mapping[str, Kind]] = {}
     """Further measures by name, each over the samples whose verdict has a score of that name."""
     mean: ClassVar[Literal["items", "groups"]] = "items"
@@ -274,6 +327,13 @@ class Task(ABC):
     @abstractmethod
     def samples(self, load: Loader) -> list[Sample]:
         """All items in the data set's order. `load` fetches the rows of a source."""
+
+    def fit(self, samples: list[Sample], count: Callable[[str], int]) -> tuple[list[Sample], list[str]]:
+        """The samples that suit a model, and a line on each that does not. `count` is its tokenizer's number of tokens.
+
+        Raises TaskError where none is left.
+        """
+        return samples, []
 
     @abstractmethod
     def prompt(self, sample: Sample) -> Prompt:

@@ -33,7 +33,9 @@ def assert_same(mine: list[dict], theirs: list[dict]) -> None:
     """Equal in everything; log-probabilities up to the rounding of another batch."""
     for one, other in zip(mine, theirs, strict=True):
         for name in one:
-            if name in ("choice_logprobs", "token_logprobs") and one[name] is not None:
+            if name == "asked":
+                assert [entry["request"] for entry in one[name]] == [entry["request"] for entry in other[name]]
+            elif name in ("choice_logprobs", "token_logprobs") and one[name] is not None:
                 assert one[name] == pytest.approx(other[name], abs=1e-4)
             else:
                 assert one[name] == other[name]
@@ -163,7 +165,7 @@ def test_a_folder_of_another_version_is_refused(tiny, tmp_path):
     evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
     spec = json.loads((tmp_path / "run" / "spec.json").read_text())
     (tmp_path / "run" / "spec.json").write_text(json.dumps(spec | {"format": 0}))
-    with pytest.raises(RunError, match="format 0, this version reads 1"):
+    with pytest.raises(RunError, match="format 0, this version reads 2"):
         evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
 
 

@@ -70,7 +70,9 @@ def test_scores_equal_one_dense_pass_each(model, budget):
             logprobs = model(tokens)[0].log_softmax(-1)
         start = len(item.context) - 1
         expected = sum(float(logprobs[start + k, token]) for k, token in enumerate(item.tokens))
-        assert ours[index] == pytest.approx(expected, abs=1e-4)
+        assert ours[index].logprob == pytest.approx(expected, abs=1e-4)
+        likeliest = logprobs[start : start + len(item.tokens)].argmax(-1).tolist()
+        assert ours[index].greedy == (likeliest == list(item.tokens))
     dense = sum(len(item.context) + len(item.tokens) - 1 for item in items)
     assert reader.tokens < dense / 2
 

@@ -1,0 +1,85 @@
+"""`--long-context`: a context extension written as text, laid over the model of a run, and part of its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from qwen_model.long_context import LongContext, WindowSchedule
+from tasks.api import TaskError
+
+if TYPE_CHECKING:
+    from qwen_model.decoder import Decoder
+    from qwen_model.prefill import CausalLM
+
+EXAMPLE = "dynamic_ntk=exact,logn=on,window=report"
+
+
+def parse(text: str) -> LongContext:
+    """Settings of `KEY=VALUE,...`; keys left out are off. Raises TaskError that names the key."""
+    found: dict[str, Any] = {}
+    for item in text.split(","):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or key not in VALUES:
+            raise TaskError(f"--long-context: {item!r} is not KEY=VALUE with {', '.join(VALUES)}, such as {EXAMPLE}")
+        if key in found:
+            raise TaskError(f"--long-context: {key} is named twice; name it once")
+        found[key] = VALUES[key](key, value)
+    try:
+        return LongContext(**found)
+    except ValueError as error:
+        raise TaskError(f"--long-context: {error}") from error
+
+
+def _switch(key: str, value: str) -> bool:
+    if value not in ("on", "off"):
+        raise TaskError(f"--long-context: {key} is {value!r}; give on or off")
+    return value == "on"
+
+
+def _number(key: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise TaskError(f"--long-context: {key} is {value!r}; give a number of tokens")
+    return int(value)
+
+
+def _window(key: str, value: str) -> WindowSchedule | None:
+    if value == "none":
+        return None
+    if value == "report":
+        return WindowSchedule.report()
+    if value == "maintainers":
+        return WindowSchedule.maintainers()
+    if not value.isdigit():
+        raise TaskError(f"--long-context: window is {value!r}; give none, report, maintainers or a number of tokens")
+    return WindowSchedule(bands=((1, _number(key, value)),))
+
+
+def _text(key: str, value: str) -> str:
+    return value  # LongContext names the values that it takes
+
+
+VALUES: Mapping[str, Callable[[str, str], Any]] = {
+    "dynamic_ntk": _text,
+    "logn": _switch,
+    "window": _window,
+    "window_alpha": _switch,
+    "train_length": _number,
+}
+"""How each key's value is read."""
+
+
+@contextmanager
+def laid_over(model: CausalLM, settings: LongContext | None) -> Iterator[None]:
+    """The model under these settings; None leaves it as it is. Raises TaskError where they do not fit it."""
+    if settings is None:
+        yield
+        return
+    layers, train_length = len(model.cache_shape.windows), settings.train_length or model.train_length
+    try:
+        settings.windows(layers, train_length)
+    except ValueError as error:
+        raise TaskError(f"--long-context: {error}") from error
+    with cast("Decoder", model).long_context(settings):
+        yield
