@@ -219,9 +219,9 @@ def _over_network(source: Source, tried: list[str]) -> Loaded | None:
 
 def _cache_path(source: Source) -> Path:
     mirror = source.mirror
-    pinned = (mirror.sha256, mirror.pattern) if mirror else ()
     folder = [source.folder] if source.folder else []
-    identity = [source.hub, source.config, *folder, source.split, *pinned, *source.configs]
+    pinned = (mirror.sha256, mirror.pattern) if mirror else ()
+    identity = [source.hub, source.config, *source.configs, *folder, source.split, *pinned]
     key = hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
     return cache_dir() / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', source.name)}-{key}.jsonl"
 
@@ -256,9 +256,8 @@ def _from_hub(source: Source, tried: list[str]) -> Loaded | None:
     found: list[JsonRow] = []
     try:
         for config in source.configs or (source.config,):
-            split = source.split or "all"
-            loaded = datasets.load_dataset(source.hub, config, data_dir=source.folder, split=split)
-            rows = _plain(f"hub {parts}", loaded)
+            part = datasets.load_dataset(source.hub, config, data_dir=source.folder, split=source.split or "all")
+            rows = _plain(f"hub {parts}", part)
             found += [row | {"subject": config} for row in rows] if source.configs else rows
     except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, *SAID_OTHERWISE) as error:
         tried.append(f"the hub, {parts}: {type(error).__name__}: {' '.join(str(error).split())}")

@@ -51,11 +51,11 @@ class Source:
     """Paths or globs below the data directory (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
     hub: str | None = None
     config: str | None = None
-    folder: str | None = None
-    """Folder of the hub's data set, where that keeps several sets in folders."""
     configs: tuple[str, ...] = ()
     """On the hub, where every subject is a configuration of its own: their rows together, each with its
     configuration's name as the field `subject`."""
+    folder: str | None = None
+    """Folder of the hub's data set, where that keeps several sets in folders."""
     split: str | None = None
     installed: Installed | None = None
     mirror: Wheel | None = None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_the_hub_comes_before_the_mirror(mirrored: Source, monkeypatch: pytest.M
 
     asked = []
 
-    def load(path: str, name: str | None, *, split: str) -> Any:
+    def load(path: str, name: str | None, *, split: str, data_dir: str | None) -> Any:
         asked.append((path, name, split))
         return datasets.Dataset.from_list(ROWS)
 
@@ -198,12 +199,32 @@ def test_the_hub_comes_before_the_mirror(mirrored: Source, monkeypatch: pytest.M
     assert asked == [("org/rows", "main", "test")]
 
 
+def test_configurations_of_the_hub_are_joined(mirrored: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def load(path: str, name: str | None, *, split: str, data_dir: str | None) -> Any:
+        return datasets.Dataset.from_list([{"n": name}, {"n": split}])
+
+    monkeypatch.setattr(data, "hub_problem", lambda: None)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    source = replace(mirrored, config=None, configs=("law", "logic"))
+    loaded = load_rows(source)
+    assert loaded.origin == "hub org/rows 2 configurations test"
+    assert loaded.rows == [
+        {"n": "law", "subject": "law"},
+        {"n": "test", "subject": "law"},
+        {"n": "logic", "subject": "logic"},
+        {"n": "test", "subject": "logic"},
+    ]
+    assert load_rows(source) == loaded and load_rows(replace(source, configs=("law",))).rows == loaded.rows[:2]
+
+
 def test_a_hub_that_fails_is_named_and_the_mirror_taken(
     mirrored: Source, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import datasets
 
-    def load(path: str, name: str | None, *, split: str) -> Any:
+    def load(path: str, name: str | None, *, split: str, data_dir: str | None) -> Any:
         raise datasets.exceptions.DatasetNotFoundError("gone\naway")
 
     monkeypatch.setattr(data, "hub_problem", lambda: None)

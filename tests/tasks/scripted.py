@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,31 @@ def rows_of(*files: str):
             pytest.skip(f"the real data is not beside this checkout: shared/bench/{name}")
         left.append([json.loads(line) for line in (SHARED / name).open(encoding="utf-8")])
     return lambda source: left.pop(0)
+
+
+def bench(source: Source) -> list[dict[str, object]]:
+    """A loader of the real data; skips without it."""
+    path = SHARED / source.files[0]
+    if not path.exists():
+        pytest.skip(f"the real data is not beside this checkout: shared/bench/{source.files[0]}")
+    return [json.loads(line) for line in path.open(encoding="utf-8")]
+
+
+@cache
+def _qwen_tokenizer():
+    from qwen_model.catalogue import obtain_vocabulary
+    from qwen_model.download import DownloadError
+    from qwen_model.qwen_tokenizer import QwenTokenizer
+
+    try:
+        return QwenTokenizer(obtain_vocabulary())
+    except DownloadError as error:
+        pytest.skip(f"no qwen.tiktoken: {error}")
+
+
+def qwen_tokens(text: str) -> int:
+    """Tokens of a text by the first Qwen's tokenizer; skips where its vocabulary cannot be had."""
+    return len(_qwen_tokenizer().encode(text))
 
 
 def humaneval_rows(source: Source | None = None) -> list[dict[str, str]]:

@@ -153,6 +153,24 @@ def test_equality_chat(gold, reply, correct):
     assert verdict.correct == correct and verdict.outcome == ("correct" if correct else "wrong")
 
 
+@pytest.mark.parametrize(
+    ("gold", "reply", "outcomes", "robust"),
+    [
+        ("1,234", "The answer is 1,234", "wrong correct", 1),
+        ("-3", "The answer is -3.", "wrong correct", 1),
+        ("20", "The answer is $20.00", "wrong correct", 1),
+        ("20", "an area of 20 m^2", "wrong wrong", 1),
+        ("3", "5-3 is to be taken off", "correct wrong", 1),
+        ("2", "2.00005", "unextracted correct", 0),  # compared exactly
+        ("7", "none", "unextracted unextracted", 0),
+    ],
+)
+def test_robust_is_a_measure_beside_the_released_rules(shots, gold, reply, outcomes, robust):
+    for task, outcome in zip((GSM8K(Options(shots_file=shots)), GSM8KChat()), outcomes.split(), strict=True):
+        verdict = judge(task, sample_of(task, f"So it is.\n#### {gold}"), Says(reply))
+        assert (verdict.outcome, verdict.scores) == (outcome, {"robust": robust})
+
+
 def test_gold_in_full_marks():
     chat, base = GSM8KChat(), GSM8K(Options(shots_file=released()))
     samples = chat.samples(rows_of(TEST))

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from tasks.api import Chat, TaskError
-from tasks.mmlu import MMLU, MMLUChat, extract
-from tasks.mmlu_data import CATEGORY
+from tasks.mmlu import CATEGORIES, MMLU, MMLUChat
 from tests.tasks.scripted import Says, judge, rows_of
 
+CATEGORY = {subject: category for category, subjects in CATEGORIES.items() for subject in subjects}
 TEST, DEV = "mmlu/mmlu_test.jsonl", "mmlu/mmlu_dev.jsonl"
 ROW = {
     "subject": "college_biology",
@@ -25,6 +25,10 @@ SHOTS = [
 
 def load(rows=(ROW,), shots=SHOTS):
     return lambda source: list(rows) if source.split == "test" else list(shots)
+
+
+def extract(reply, choices):
+    return MMLUChat().extract(reply.strip(), {"choices": choices})
 
 
 def test_prompt_base():
@@ -93,6 +97,7 @@ def test_scoring(scores, answer):
     verdict = judge(task, sample, model)
     assert verdict.answer == answer and verdict.correct == (answer == "C")
     assert verdict.choice_logprobs == dict(zip("ABCD", scores, strict=True))
+    assert verdict.scores == {"log-likelihood": float(verdict.correct)}, "lm-eval's rule is the report's here"
     assert model.asked == [(task.prompt(sample), [" A", " B", " C", " D"], 2048)]
 
 
@@ -172,6 +177,13 @@ def test_importing_tasks_is_cheap():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_sets_are_the_categories():
+    assert {name: len(subjects) for name, subjects in MMLU.sets.items()} == {
+        "stem": 19, "humanities": 13, "social sciences": 12, "other": 13
+    }  # fmt: skip
+    assert MMLU.mean == "items" and MMLUChat.sets == MMLU.sets and not MMLUChat.measures
 
 
 def test_sources():
