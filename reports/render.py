@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import MICRO, Estimate, Run, TaskResult
+from harness.records import MICRO, Estimate, Run
 from reports import paper
 
 OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat", "table_6": "Qwen-Chat", "table_9": "Qwen-Chat"}
@@ -125,11 +125,12 @@ def summary_table(run: Run) -> Summary:
     footnotes: list[str] = []
     rows = []
     for name in [name for name in specs if name in tasks] + sorted(name for name in tasks if name not in specs):
-        rows.append(_row(name, specs.get(name, {}), tasks[name], run.spec.get("model", {}), footnotes))
+        rows.append(_row(name, run, footnotes))
     return Summary(tuple(rows), tuple(footnotes))
 
 
-def _row(name: str, spec: Mapping[str, Any], result: TaskResult, model: Mapping[str, Any], footnotes: list[str]) -> Row:
+def _row(name: str, run: Run, footnotes: list[str]) -> Row:
+    spec, model, result = run.spec.get("tasks", {}).get(name, {}), run.spec.get("model", {}), run.results[name]
     metric = spec.get("metric") or next(iter(result.metrics))
     kinds = spec.get("measures", {})
     shown = {
@@ -142,7 +143,11 @@ def _row(name: str, spec: Mapping[str, Any], result: TaskResult, model: Mapping[
     column = None
     notes = _limits(result.n, spec)
     if spec.get("draws", 1) > 1:
-        notes.append(f"{spec['draws']} answers to each problem; the report has one greedy answer.")
+        answers = f"{spec['fewest_draws']} to " if spec.get("fewest_draws", spec["draws"]) < spec["draws"] else ""
+        notes.append(f"{answers}{spec['draws']} answers to each problem; the report has one greedy answer.")
+    if "scored" in run.spec:
+        kind = "a file of completions" if model.get("backend") == "completions" else "the replies of an earlier run"
+        notes.append(f"Judged from {kind}; no model was asked.")
     if missing := result.outcomes.get("not_installed", 0):
         notes.append(f"{missing:,} answers could not be judged here: a compiler or library is not installed.")
     if cell is None:
