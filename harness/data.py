@@ -250,7 +250,8 @@ def _from_hub(source: Source, tried: list[str]) -> Loaded | None:
     parts = " ".join(part for part in (source.hub, source.config, source.folder, source.split) if part)
     say(f"{source.name}: from the hub, {parts}")
     try:
-        rows = datasets.load_dataset(source.hub, source.config, data_dir=source.folder, split=source.split or "all")
+        place = {"data_dir": source.folder} if source.folder else {}
+        rows = datasets.load_dataset(source.hub, source.config, **place, split=source.split or "all")
     except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, ValueError) as error:
         # ValueError is how `datasets` says that an offline cache lacks the configuration.
         tried.append(f"the hub, {parts}: {type(error).__name__}: {' '.join(str(error).split())}")
