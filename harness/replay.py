@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.pieces import qwen_pieces
 from harness.requests import as_text, generate_digest, loglikelihood_digest, rolling_digest, score_digest
 from tasks.api import Decoding, Prompt, Reply, Rolled, TaskError
 
@@ -61,6 +62,9 @@ class Replay:
         stored = self._next("rolling", rolling_digest(text, length, stride, begin))
         return Rolled(logprobs=tuple(stored["logprobs"]), tokens=stored["tokens"])
 
+    async def pieces(self, text: str) -> list[str]:
+        return qwen_pieces(text)  # not the model's: nothing is stored of it
+
 
 class Completion:
     """A `tasks.api.Model` whose one reply is a text of the user's, cut at the request's stop strings."""
@@ -95,6 +99,9 @@ class Completion:
         self, text: str, *, length: int | None = None, stride: int | None = None, begin: bool = False
     ) -> Rolled:
         raise self._scored()
+
+    async def pieces(self, text: str) -> list[str]:
+        return qwen_pieces(text)
 
     @property
     def train_length(self) -> int:

@@ -47,7 +47,7 @@ def points(runs: Sequence[Run], task: str, measure: str) -> list[Point]:
         parameters = run.environment.get("parameters")
         if not isinstance(parameters, int):
             raise RunError(
-                f"{run.path / 'environment.json'}: no `parameters` (number of the model's weights); add it, or run again"
+                f"{run.path / 'environment.json'}: no `parameters` (the model's weights); add it, or run again"
             )
         found.append(_point(run, task, measure, parameters, result.metrics[measure]))
     return sorted(found, key=lambda point: (point.parameters, point.model, point.value))
@@ -127,9 +127,9 @@ def _draw(axes: Any, measure: str, found: Sequence[Point], reported: Sequence[tu
     bars = [[point.value - point.low for point in found], [point.high - point.value for point in found]]
     axes.errorbar(sizes, values, yerr=bars, fmt="o", color=OURS, capsize=3, label="these runs, 95 % interval")
     for size, point in zip(sizes, found, strict=True):
-        axes.annotate(
-            point.model, (size, point.value), (5, 5), textcoords="offset points", fontsize=7, parse_math=False
-        )
+        # upright beside the bar: names of near sizes would run into each other
+        style = {"rotation": 90, "va": "center", "fontsize": 7, "parse_math": False}
+        axes.annotate(point.model, (size, point.value), (6, 0), textcoords="offset points", **style)
     if reported:
         axes.plot(*zip(*reported, strict=True), "s", mfc="none", color=THEIRS, label="the report's Qwen-Chat")
     rate = slope(found)

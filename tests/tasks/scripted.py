@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,9 @@ class Says:
     async def score(self, prompt, continuations, *, window=None):
         self.asked.append((prompt, list(continuations), window))
         return self.scores
+
+    async def pieces(self, text):
+        return re.findall(r"\w+|\W", text)
 
 
 class Ends:
