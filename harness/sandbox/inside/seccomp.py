@@ -59,6 +59,7 @@ SIGNALS: dict[str, tuple[int | None, int | None]] = {
 
 NAMESPACE_FLAGS = 0x7E020000
 CLONE, CLONE3, SOCKETPAIR, IOCTL, FCNTL, PRLIMIT = (56, 220), (435, 435), (53, 199), (16, 29), (72, 25), (302, 261)
+MMAP, SHARED_AND_OF_NO_FILE = (9, 222), 0x21  # MAP_SHARED | MAP_ANONYMOUS
 SCHED_OF_PID = ((203, 122), (144, 119), (142, 118), (314, 274))  # setaffinity, setscheduler, setparam, setattr
 KILL, TKILL, TGKILL = (62, 129), (200, 130), (234, 131)
 LAST_KNOWN = 462
@@ -114,6 +115,9 @@ def program(machine: str, signals_to: int | None, change_own_files: bool) -> lis
         code += _if_equal(IOCTL[at], 1, denied)
     for denied in (8, 15):  # F_SETOWN, F_SETOWN_EX: SIGIO to any process
         code += _if_equal(FCNTL[at], 1, denied)
+    # Memory that stays when it is let go of (madvise), so that no limit counts it.
+    code += _judge(MMAP[at], [_argument(3), (ALU_AND, 0, 0, SHARED_AND_OF_NO_FILE),
+                              (JUMP_EQUAL, 0, 1, SHARED_AND_OF_NO_FILE)])  # fmt: skip
     for numbers in (PRLIMIT, *SCHED_OF_PID):  # process 0 is oneself
         code += _unless_equal(numbers[at], 0, 0)
     if not change_own_files:
