@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -34,9 +35,12 @@ BOMB = (
 )
 
 
+NUMBERS = itertools.count()
+
+
 def unique(source: str) -> tuple[str, str]:
     """The source with a name that no other process has; and the name."""
-    name = f"left-{os.getpid() % 10**6}"
+    name = f"left-{os.getpid() % 10**6}-{next(NUMBERS)}"
     return source.replace("NAME", name), name
 
 
