@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attack.programs import Attack, tries
+from tests.attack.programs import SYSCALL, Attack, tries
 
 PRIVATE_MAP = "mmap.mmap(-1, {}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)"
 FOUR = """
@@ -103,6 +103,23 @@ RESOURCES: dict[str, Attack] = {
         "import os, time\nfor i in range(16):\n    if os.fork() == 0:\n        while time.process_time() < 0.1: pass\n"
         "        os._exit(0)\n    os.wait()\nprint('BREACH')",
         **SHORT_TIME,
+    ),
+    "busy_children_nobody_waits_for": Attack(
+        tries(
+            "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nfor i in range(16):\n    if os.fork() == 0:\n"
+            "        while time.process_time() < 0.1: pass\n        os._exit(0)\n"
+            "    with contextlib.suppress(ChildProcessError): os.wait()",
+            head="import contextlib, os, signal, time",
+        ),
+        limits={"cpu_seconds": 0.5, "wall_seconds": 20},
+    ),
+    "busy_children_nobody_waits_for_by_libc": Attack(
+        # struct sigaction with SIG_IGN first, at an address whose low half is zero
+        SYSCALL + "libc.mmap.restype = ctypes.c_void_p\n"
+        "at = libc.mmap(ctypes.c_void_p(1 << 32), ctypes.c_size_t(4096), 3, 0x32, -1, ctypes.c_size_t(0))\n"
+        "assert at == 1 << 32\n"
+        "ctypes.c_uint64.from_address(at).value = 1\n"
+        "breach('rt_sigaction', call(13, 134, 17, at, 0, 8))"
     ),
     "sleep": Attack(
         "import time\ntime.sleep(1.2)\nprint('BREACH')", limits={"wall_seconds": 0.4}, opened={"wall_seconds": 10}
