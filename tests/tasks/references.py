@@ -118,5 +118,6 @@ def main(languages: Iterable[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("language", nargs="*", choices=LANGUAGES)
-    main(parser.parse_args().language or LANGUAGES)
+    parser.add_argument("language", nargs="*", choices=[*LANGUAGES, "all"], default="all")
+    chosen = parser.parse_args().language
+    main(LANGUAGES if "all" in chosen else chosen)
