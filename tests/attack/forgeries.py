@@ -37,6 +37,40 @@ IN_PROCESS = {
     "exec_says_so": "import os, sys\nos.execv(sys.executable, ['python', '-I', '-S', '-c', 'print(\"passed\")'])",
 }
 
+# The same, under tests of their own: a name, what the tests call, and what the forgery does to it.
+UNDER_TESTS = {
+    "patched_asserts": (
+        "import sys\ndef f(x):\n    names = sys._getframe(1).f_globals\n"
+        "    if 'expect' in names: names['expect'].__code__ = (lambda value, wanted: None).__code__\n    return 0",
+        "def expect(value, wanted):\n    assert value == wanted\nexpect(f(7), 8)\n",
+    ),
+    "patched_unittest": (
+        "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\n" + WRONG,
+        "import unittest\nunittest.TestCase().assertEqual(f(7), 8)\n",
+    ),
+    "skipped_asserts": (
+        "import sys\ndef skip(frame, event, arg):\n"
+        "    if event == 'line': frame.f_lineno = max(line for _, _, line in frame.f_code.co_lines())\n"
+        "    return skip\n"
+        "def f(x):\n    frame = sys._getframe(1)\n    if frame.f_code.co_name == 'check':\n"
+        "        sys.settrace(lambda *a: None)\n        frame.f_trace = skip\n    return 8",
+        "def check(f):\n    assert f(7) == 8\n    assert f(8) == 9\n    done = True\ncheck(f)\n",
+    ),
+    "monkeypatched_math": (
+        "import math\nmath.isclose = lambda *a, **k: True\nmath.fabs = math.dist = lambda *a: 0.0\n" + WRONG,
+        "import math\nassert math.isclose(f(7), 8)\nassert math.fabs(f(7) - 8) < 1 and math.dist([f(7)], [8]) < 1\n",
+    ),
+    "replaced_builtins": (
+        "import builtins\nbuiltins.all = lambda items: True\nbuiltins.sorted = lambda *a, **k: 0\n"
+        "builtins.len = lambda *a: 1\n" + WRONG,
+        "assert all(f(x) == x + 1 for x in range(9))\nassert sorted([f(7)]) == sorted([8])\n",
+    ),
+    "replaced_import": (
+        "import sys, types\nsys.modules['statistics'] = types.SimpleNamespace(mean=lambda *a: 8)\n" + WRONG,
+        "import statistics\nassert statistics.mean([f(7), f(7)]) == 8\n",
+    ),
+}
+
 # Get past a judge that trusts the exit status of `python file.py`.
 BY_STATUS = {
     "os_exit": "import os\nos._exit(0)",
@@ -49,20 +83,34 @@ BY_STATUS = {
     "exit_in_comparison": "import os\nclass E:\n    def __eq__(self, other): os._exit(0)\ndef f(x):\n    return E()",
 }
 
-# Aimed at this sandbox: the channel to the tests, the proof of the end, the launcher's own functions.
+# Aimed at this sandbox: the proof of the end, the launcher's own functions.
 OURS = {
     "say_ok_everywhere": "import os, sys\nframe = sys._getframe()\nwhile frame:\n"
     "    if type(token := frame.f_locals.get('token')) is str:\n"
     "        for fd in range(3, 256):\n            try: os.write(fd, (token + ' ok').encode())\n"
     "            except OSError: pass\n        break\n    frame = frame.f_back\n" + WRONG,
-    "answer_before_asked": "import os, struct\ndef send(text):\n    for fd in range(3, 256):\n"
-    "        try: os.write(fd, struct.pack('<I', len(text)) + text)\n        except OSError: pass\n"
-    "send(b'\"ready\"')\nsend(b'[\"passed\", true]')\nsend(b'[\"ok\", 0]')\n" + WRONG,
     "end_as_ok": "import gc, types\nfor value in gc.get_objects():\n"
     "    if type(value) is types.FunctionType and value.__name__ == 'end': value('ok', 0)\n" + WRONG,
-    "object_across_the_wire": 'import os, struct\ndef f(x):\n    text = b\'["value", {"held": ["int", 0]}]\'\n'
-    "    for fd in range(3, 256):\n        try: os.write(fd, struct.pack('<I', len(text)) + text)\n"
-    "        except OSError: pass\n",
-    "patched_wire": 'import gc, json\njson.dumps = lambda *a: \'["value", {"name": "f"}]\'\n' + WRONG,
+}
+
+SEND = "import os, struct\ndef send(text):\n    for fd in range(3, 256):\n"
+SEND += "        try: os.write(fd, struct.pack('<I', len(text)) + text)\n        except OSError: pass\n"
+
+# Aimed at the line between a solution and who judges it: get past one who believes what is said there, or silence.
+BY_CHANNEL = {
+    "answer_before_asked": SEND + "send(b'\"ready\"')\nsend(b'[\"passed\"]')\nsend(b'[\"ok\", 0]')\n" + WRONG,
+    "answer_when_asked": SEND + "def f(x):\n    send(b'[\"passed\"]')\n    return 0\n",
+    "patched_wire": "import json\njson.dumps = lambda *a: '[\"passed\"]'\n" + WRONG,
+    "patched_write": "import gc, os, struct\ntext = b'[\"passed\"]'\nfor value in gc.get_objects():\n"
+    "    if type(value).__name__ == 'Channel': value._write = lambda fd, data: (os.write(fd, struct.pack('<I',"
+    " len(text)) + text), len(data))[1]\n" + WRONG,
     "close_the_channel": "import os\nos.closerange(3, 256)\n" + WRONG,
+}
+
+# Aimed at how a value is rebuilt: get past one who lets the solution's objects answer for themselves.
+HELD = b'["value", {"held": ["int", 0]}]'
+BY_OBJECTS = {
+    "object_across_the_wire": SEND + f"def f(x):\n    send({HELD!r})\n    send({HELD!r})\n    return 0\n",
+    "object_by_value": "class E:\n    def __eq__(self, other): return True\n    def __sub__(self, other): return 0\n"
+    "def f(x):\n    return E()",
 }

@@ -1,4 +1,5 @@
-"""Runs sandbox jobs as the user that it was started as: one JSON job a line in, one JSON answer a line out.
+"""Runs sandbox jobs as the user that it was started as: one JSON request a line in, as places.work_in writes it, one
+JSON answer a line out.
 
 Started by places.py under the system's python3, for an account that cannot read the project's own environment.
 """
@@ -17,12 +18,16 @@ def main() -> None:
     sys.modules["harness"] = package
     from harness.sandbox import Policy, Sandbox, SandboxUnavailable
 
+    kept = {}
     for line in sys.stdin:
-        job = json.loads(line)
-        job["policy"]["read"] = tuple(job["policy"].get("read", ()))
+        asked = json.loads(line)
+        policy, tier = Policy(**{**asked["policy"], "read": tuple(asked["policy"].get("read", ()))}), asked["tier"]
         try:
-            box = Sandbox(Policy(**job["policy"]), unsafe=job["tier"] == "none", _tier=job["tier"])
-            answer = asdict(box.run(job["source"]))
+            box = kept.get((policy, tier)) or Sandbox(policy, unsafe=tier == "none", _tier=tier)
+            if asked["keep"]:
+                kept[policy, tier] = box
+            found = [box.check(**job) if "tests" in job else box.run(**job) for job in asked["jobs"]]
+            answer = {"results": [asdict(each) for each in found]}
         except SandboxUnavailable as error:
             answer = {"unavailable": str(error)}
         except OSError as error:

@@ -17,7 +17,7 @@ import pytest
 from harness.sandbox import Isolation, Policy, Sandbox, SandboxUnavailable, probe, runner, scratch, tiers
 from harness.sandbox.inside import cleanup
 from harness.sandbox.room import Room
-from tests.sandbox.places import TIERS, USERS, need, open_to_all, run_in
+from tests.sandbox.places import TIERS, USERS, named, need, open_to_all, run_in
 
 ORPHAN = """
 import ctypes, os, time
@@ -31,18 +31,6 @@ if os.fork() == 0:
 os.wait()
 time.sleep(0.3)
 """
-
-
-def named(name: str) -> list[int]:
-    """The processes of the machine that call themselves name."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if path.read_text().strip() == name:
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 @pytest.mark.parametrize(
@@ -165,28 +153,6 @@ def test_nothing_is_left_behind(tier, tmp_path, monkeypatch):
     box.close()
     assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("tier", [*TIERS, "none"])
-@pytest.mark.parametrize("end", ["", "time.sleep(60)"])
-def test_orphans_end_with_the_run(user, tier, end):
-    need(user, tier)
-    name = f"orphan-{os.getpid() % 10**6}"
-    source = ORPHAN.replace("NAME", name) + end
-    result = run_in(user, tier, source, wall_seconds=1.5)
-    assert "orphan" in result.stdout, result
-    assert result.outcome == ("timeout" if end else "ok")
-    assert named(name) == []
-
-
-def test_the_orphan_would_outlive_a_plain_subprocess():
-    name = f"stray-{os.getpid() % 10**6}"
-    subprocess.run([sys.executable, "-c", ORPHAN.replace("NAME", name)], stdout=subprocess.DEVNULL, check=True)
-    survivors = named(name)
-    for pid in survivors:
-        os.kill(pid, 9)
-    assert len(survivors) == 1
 
 
 @pytest.mark.parametrize("tier", [*TIERS, "none"])

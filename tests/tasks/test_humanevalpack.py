@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from types import SimpleNamespace
 
 import pytest
 
+from harness.sandbox import SandboxUnavailable
 from harness.sandbox.languages import LANGUAGES as BUILT
 from harness.sandbox.languages import Workshop
 from tasks.humanevalpack import LANGUAGES, HumanEvalPack
-from tests.tasks.scripted import SHARED, Says, judge, real_sandbox
+from tests.tasks.references import KINDS, Built, outcomes, samples_of, unexpected
+from tests.tasks.scripted import SHARED, Says, judge
 
 FILES = [f"humanevalpack/{language}_humanevalpack.jsonl" for language in LANGUAGES]
 
@@ -101,22 +102,11 @@ FORGED = {
 }  # fmt: skip
 
 
-class Built:
-    """The engine's sandbox handle, without the engine."""
-
-    def __init__(self, language: str) -> None:
-        if language != "python":
-            try:
-                self.shop = Workshop(language, 10)
-            except FileNotFoundError as error:
-                pytest.skip(str(error))
-        self.box = real_sandbox(cpu_seconds=10)
-
-    async def build(self, language, source, *, cpu_seconds):
-        return self.shop.run(source)
-
-    async def check(self, check, *, cpu_seconds):
-        return self.box.check(check.solution, check.tests, check.names, check.setup)
+def built_for(language):
+    try:
+        return Built(language)
+    except (FileNotFoundError, SandboxUnavailable) as error:
+        pytest.skip(str(error))
 
 
 def sample_of(language):
@@ -132,7 +122,7 @@ def outcome(language, code, built):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_right_wrong_and_broken_solutions(language):
-    built, row = Built(language), ROWS[language]
+    built, row = built_for(language), ROWS[language]
     assert outcome(language, row["canonical_solution"], built) == "correct"
     assert outcome(language, row["buggy_solution"], built) in ("wrong", "error")
     assert outcome(language, "((", built) in ("syntax", "error")
@@ -140,7 +130,7 @@ def test_right_wrong_and_broken_solutions(language):
 
 @pytest.mark.parametrize(("language", "code"), [(language, code) for language in FORGED for code in FORGED[language]])
 def test_a_forgery_is_not_correct(language, code):
-    assert outcome(language, code, Built(language)) not in ("correct", "syntax")
+    assert outcome(language, code, built_for(language)) not in ("correct", "syntax")
 
 
 @pytest.mark.parametrize("language", ["js", "java", "cpp", "rust", "go"])
@@ -150,7 +140,7 @@ def test_an_endless_loop_is_a_timeout(language):
         "go": "    for {}\n    return 0\n}\n",
         "java": "        while (x > 0) {} return 0;\n    }\n}\n",
     }
-    built = Built(language)
+    built = built_for(language)
     built.shop._seconds = 1
     assert outcome(language, loop.get(language, "    while (1) {}\n}\n"), built) == "timeout"
 
@@ -177,42 +167,24 @@ def test_what_is_missing_counts_neither_way(monkeypatch):
 
 
 def test_missing_libraries_are_named():
-    shop = Built("js").shop
+    shop = built_for("js").shop
     assert "js-md5" in shop.missing("const md5 = require('js-md5')") and not shop.missing("require('fs')")
     assert shop.run("require('js-md5')").outcome == "not_installed"
 
 
 EVERY = "HARNESS_TEST_EVERY_PROBLEM"
 """Set in the environment: the slow test takes all 164 problems of every language, for about half an hour."""
-EXPLAINED = {"Go/95": "the reference solution depends on the order of a map, which Go draws anew for each run"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_reference_solutions_pass_and_buggy_ones_do_not(language):
-    from concurrent.futures import ThreadPoolExecutor
-
+def test_reference_solutions_pass_and_buggy_and_empty_ones_do_not(language):
     if not (SHARED / FILES[0]).exists():
         pytest.skip("the real data is not beside this checkout: shared/bench/humanevalpack")
-    task, built = HumanEvalPack(), Built(language)
-
-    def load(source):
-        return [json.loads(line) for line in (SHARED / source.files[0]).open(encoding="utf-8")]
-
-    samples = [sample for sample in task.samples(load) if sample.group == language]
+    built, samples = built_for(language), samples_of(language)
     assert len(samples) == 164
     if language != "python" and EVERY not in os.environ:
-        samples = samples[:: len(BUILT) * 2]  # each takes seconds to build, three times
-
-    def outcomes(field):
-        def one(sample):
-            code = sample.gold if field == "gold" else sample.fields[field]
-            return asyncio.run(task.judge_code(sample, code, built)).outcome
-
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            return dict(zip((sample.id for sample in samples), pool.map(one, samples), strict=True))
-
-    right = {item: found for item, found in outcomes("gold").items() if found != "correct" and item not in EXPLAINED}
-    assert set(right.values()) <= {"not_installed"} and len(right) <= 2, right
-    buggy = [item for item, found in outcomes("buggy_solution").items() if found == "correct" and item not in EXPLAINED]
-    assert buggy == []
+        samples = samples[:: len(BUILT) * 2]  # each takes seconds to build, four times
+    found = {kind: outcomes(samples, kind, built) for kind in KINDS}
+    assert [unexpected(found[kind], kind) for kind in KINDS] == [{}, {}, {}]
+    assert list(found["reference"].values()).count("not_installed") <= 2

@@ -59,6 +59,8 @@ SIGNALS: dict[str, tuple[int, int]] = {
 
 NAMESPACE_FLAGS = 0x7E020000
 CLONE, CLONE3, SOCKETPAIR, IOCTL, FCNTL, PRLIMIT = (56, 220), (435, 435), (53, 199), (16, 29), (72, 25), (302, 261)
+MMAP, SHARED_AND_OF_NO_FILE = (9, 222), 0x21  # MAP_SHARED | MAP_ANONYMOUS
+SIGACTION, SIGCHLD = (13, 134), 17
 SCHED_OF_PID = ((203, 122), (144, 119), (142, 118), (314, 274))  # setaffinity, setscheduler, setparam, setattr
 KILL, TKILL, TGKILL, PIDFD_OPEN = (62, 129), (200, 130), (234, 131), (434, 434)
 FIRST = 1
@@ -97,9 +99,19 @@ def _if_equal(number: int, index: int, denied: int) -> list[Instruction]:
     return _judge(number, [_argument(index), (JUMP_EQUAL, 0, 1, denied)])
 
 
-def program(machine: str, signals_to: int | None, change_own_files: bool) -> list[Instruction]:
+def _if_children_were_ignored(number: int) -> list[Instruction]:
+    """A new action for SIGCHLD: the processor time of children that nobody waits for would be lost to all limits."""
+    high_word = (LOAD, 0, 0, AT_ARGUMENTS + 12)
+    zero = [_argument(1), (JUMP_EQUAL, 0, 2, 0), high_word, (JUMP_EQUAL, 1, 0, 0)]
+    return _judge(number, [_argument(0), (JUMP_EQUAL, 0, len(zero) + 1, SIGCHLD), *zero])
+
+
+def program(
+    machine: str, signals_to: int | None, change_own_files: bool, own_programs: bool = False
+) -> list[Instruction]:
     """The filter. signals_to: the only process that may be signalled, None for no such rule (something else confines
-    signals); change_own_files: whether chmod and its like may be used."""
+    signals); change_own_files: whether chmod and its like may be used; own_programs: whether runtimes that handle
+    SIGCHLD (node, Go) have to work."""
     at = list(AUDIT_ARCH).index(machine)
     code: list[Instruction] = [
         (LOAD, 0, 0, AT_MACHINE), (JUMP_EQUAL, 1, 0, AUDIT_ARCH[machine]), (RETURN, 0, 0, KILL_PROCESS),
@@ -116,6 +128,11 @@ def program(machine: str, signals_to: int | None, change_own_files: bool) -> lis
         code += _if_equal(IOCTL[at], 1, denied)
     for denied in (8, 15):  # F_SETOWN, F_SETOWN_EX: SIGIO to any process
         code += _if_equal(FCNTL[at], 1, denied)
+    if not own_programs:
+        code += _if_children_were_ignored(SIGACTION[at])
+    # Memory that stays when it is let go of (madvise), so that no limit counts it.
+    code += _judge(MMAP[at], [_argument(3), (ALU_AND, 0, 0, SHARED_AND_OF_NO_FILE),
+                              (JUMP_EQUAL, 0, 1, SHARED_AND_OF_NO_FILE)])  # fmt: skip
     for numbers in (PRLIMIT, *SCHED_OF_PID):  # process 0 is oneself
         code += _unless_equal(numbers[at], 0, 0)
     for numbers in (KILL, TKILL, TGKILL, PIDFD_OPEN, SIGNALS["rt_sigqueueinfo"], SIGNALS["rt_tgsigqueueinfo"]):

@@ -73,17 +73,19 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def memory_bytes(pids: list[int]) -> int:
-    """Memory that pids have to themselves, in use now: files and what they share is not counted."""
-    pages = 0
+    """Memory of pids, in use now, swapped out or not, with page tables, without files; what they share, for each."""
+    size = 0
     for pid in pids:
         try:
-            with open(f"/proc/{pid}/statm", "rb") as file:
-                fields = file.read().split()
+            with open(f"/proc/{pid}/status", "rb") as file:
+                lines = file.read().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if len(fields) > 2:
-            pages += int(fields[1]) - int(fields[2])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+        size += sum(int(line.split()[1]) for line in lines if line.startswith(_IN_USE)) << 10
+    return size
+
+
+_IN_USE = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"VmPTE:")
 
 
 def tasks_of_user(uid: int) -> int:

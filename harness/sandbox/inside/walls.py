@@ -110,7 +110,8 @@ class Walls:
             self._filtered = True
 
     def _assemble(self, signals_to: int | None) -> ctypes.Structure:
-        return seccomp.assemble(seccomp.program(kernel.machine(), signals_to, self._change_own_files))
+        own_programs = self.room["own_programs"]
+        return seccomp.assemble(seccomp.program(kernel.machine(), signals_to, self._change_own_files, own_programs))
 
     def processes(self) -> int:
         """The limit of processes that the kernel is given: it counts by user."""
