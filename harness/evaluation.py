@@ -20,8 +20,9 @@ from harness.registry import task_class
 from harness.selection import digest, digest_prompts, select
 from harness.store import Store, open_store
 from harness.summary import DRAW_MARK, summarise
+from harness.whole import with_whole
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
-from tasks.api import Options, Sample, Task, TaskError, Verdict
+from tasks.api import OUTCOME_METRICS, Options, Sample, Task, TaskError, Verdict
 
 if TYPE_CHECKING:
     from harness.engine import Engine, Judged
@@ -118,7 +119,7 @@ def prepare(settings: Settings) -> Prepared:
             "protocol": task.protocol,
             "shots": task.shots,
             "metric": task.metric,
-            "measures": dict(task.measures),
+            "measures": dict(task.measures) | dict.fromkeys(task.whole, "mean"),
             "mean": task.mean,
             "sets": {name: list(groups) for name, groups in task.sets.items()},
             "decoding": None if task.decoding is None else asdict(task.decoding),
@@ -238,9 +239,9 @@ def _drawn(samples: Sequence[Sample], draws: int) -> list[Sample]:
 
 def _summary(run: Run, task: Task, draws: int) -> dict[str, Any]:
     try:
-        return summarise(
-            run.records(task.name), task.metric, draws, measures=task.measures, mean=task.mean, sets=task.sets
-        )
+        metric = OUTCOME_METRICS[0] if task.metric in task.whole else task.metric
+        entry = summarise(run.records(task.name), metric, draws, measures=task.measures, mean=task.mean, sets=task.sets)
+        return with_whole(entry, list(run.records(task.name)), task.metric, task.whole) if task.whole else entry
     except ValueError as error:
         raise TaskError(
             f"{task.name}: no {task.metric} ({error}); if code could not be judged here, install its languages"
