@@ -17,6 +17,19 @@ from tasks.api import TaskError
 
 INTERRUPTED = 130
 
+DataDir = Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")]
+Filter = Annotated[list[str] | None, typer.Option(help="FIELD=VALUE[,VALUE]: only such samples.")]
+Unsafe = Annotated[bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")]
+# what `tasks.api.Options` holds: one of these and one field there make an option of a task
+ShotsFile = Annotated[Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")]
+Documents = Annotated[
+    Path | None, typer.Option(help="long-ppl: a folder of .txt files, or a .jsonl file with `text` per line.")
+]
+Lengths = Annotated[str | None, typer.Option(help="long-ppl: tokens of each document, such as 1024,8192.")]
+Stride = Annotated[
+    int | None, typer.Option(help="long-ppl: read whole documents in windows that move by so many tokens.")
+]
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
@@ -37,7 +50,7 @@ def run(
     limit: Annotated[
         int | None, typer.Option(help="Judge this many samples of each task: a fixed random choice.")
     ] = None,
-    filter: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE[,VALUE]: only such samples.")] = None,
+    filter: Filter = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; default runs/MODEL-HASH. An unfinished run is continued.")
     ] = None,
@@ -50,25 +63,17 @@ def run(
         float | None, typer.Option(help="Sample at this temperature instead of the protocol's (greedy).")
     ] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this share.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")] = None,
-    shots_file: Annotated[
-        Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")
-    ] = None,
-    documents: Annotated[
-        Path | None, typer.Option(help="long-ppl: a folder of .txt files, or a .jsonl file with `text` per line.")
-    ] = None,
-    lengths: Annotated[str | None, typer.Option(help="long-ppl: tokens of each document, such as 1024,8192.")] = None,
-    stride: Annotated[
-        int | None, typer.Option(help="long-ppl: read whole documents in windows that move by so many tokens.")
-    ] = None,
+    data_dir: DataDir = None,
+    shots_file: ShotsFile = None,
+    documents: Documents = None,
+    lengths: Lengths = None,
+    stride: Stride = None,
     long_context: Annotated[
         str | None,
         typer.Option(help="dynamic_ntk=off|released|exact,logn=on|off,window=none|report|N (docs/long-context.md)."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many samples, tokens and minutes.")] = False,
-    unsafe_no_sandbox: Annotated[
-        bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")
-    ] = False,
+    unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """Run tasks on a model; write results, samples and a report. The same command again continues or shows the run."""
     from harness.evaluation import Settings, execute, prepare
@@ -76,7 +81,7 @@ def run(
     from harness.progress import Bars
 
     settings = Settings(
-        tasks=tuple(name.strip() for name in task.split(",") if name.strip()),
+        tasks=_names(task),
         model=model,
         limit=limit,
         filters=_filters(filter or []),
@@ -113,6 +118,10 @@ def run(
     typer.echo("seconds: " + ", ".join(f"{name} {end - begin:.1f}" for name, (begin, end) in stages), err=True)
 
 
+def _names(asked: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in asked.split(",") if name.strip())
+
+
 def _filters(asked: list[str]) -> dict[str, tuple[str, ...]]:
     """The values wanted of each field."""
     filters: dict[str, tuple[str, ...]] = {}
@@ -132,9 +141,102 @@ def _lengths(asked: str | None) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-@app.command()
-def tasks(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List the tasks."""
+@app.command(epilog="Example: harness score runs/mine --out runs/mine-scored")
+def score(
+    run: Annotated[Path | None, typer.Argument(help="A run folder: its samples are judged anew.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task of --completions; for RUN, files of tasks that are not installed.")
+    ] = None,
+    completions: Annotated[
+        Path | None, typer.Option(help='A .jsonl file: {"id": ..., "text": ...} per line, several per id for pass@k.')
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Judge this many samples: a fixed random choice.")] = None,
+    filter: Filter = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Judge the samples that the file has; without it all must be there.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder, begun again each time; default RUN-scored, runs/FILE-TASK-HASH.")
+    ] = None,
+    data_dir: DataDir = None,
+    shots_file: ShotsFile = None,
+    documents: Documents = None,
+    lengths: Lengths = None,
+    stride: Stride = None,
+    unsafe_no_sandbox: Unsafe = False,
+) -> None:
+    """Judge a run anew, or a file of completions, without a model; write results, samples and a report."""
+    from harness.progress import Bars
+    from harness.scoring import Selection, score_completions, score_run
+    from tasks.api import Options
+
+    options = Options(shots_file=shots_file, documents=documents, lengths=_lengths(lengths), stride=stride)
+    with Bars() as bars:
+        if completions is None:
+            if run is None:
+                raise TaskError("score: nothing to judge; name a run folder, or --task T --completions FILE.jsonl")
+            if limit is not None or filter or partial:
+                raise TaskError("--limit, --filter, --partial: a run's samples are all judged; leave them out")
+            finished = score_run(
+                run,
+                tasks=_names(task or ""),
+                out=out,
+                options=options,
+                data_dir=data_dir,
+                unsafe=unsafe_no_sandbox,
+                progress=bars,
+            )
+        else:
+            if run is not None or task is None:
+                raise TaskError("--completions: wants --task T, and no run folder beside it")
+            finished = score_completions(
+                task,
+                completions,
+                Selection(limit=limit, filters=_filters(filter or []), partial=partial),
+                out=out,
+                options=options,
+                data_dir=data_dir,
+                unsafe=unsafe_no_sandbox,
+                progress=bars,
+            )
+    _report(finished)
+
+
+@app.command(epilog="Example: harness tasks --dump mmlu --filter subject=astronomy | head -3")
+def tasks(
+    describe: Annotated[
+        str | None, typer.Option(help="Show one task (or path/to/file.py:Class): protocol, data, measures, a prompt.")
+    ] = None,
+    dump: Annotated[str | None, typer.Option(help="Print a task's samples, a JSON object per line.")] = None,
+    limit: Annotated[int | None, typer.Option(help="--dump: the samples that a run with this --limit judges.")] = None,
+    filter: Filter = None,
+    data_dir: DataDir = None,
+    shots_file: ShotsFile = None,
+    documents: Documents = None,
+    lengths: Lengths = None,
+    stride: Stride = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The list as JSON.")] = False,
+) -> None:
+    """List the tasks, or show what one of them asks."""
+    if describe is None and dump is None:
+        _list_tasks(as_json)
+        return
+    from harness import describe as describing
+    from harness.data import Data
+    from harness.registry import task_class
+    from tasks.api import Options
+
+    options = Options(shots_file=shots_file, documents=documents, lengths=_lengths(lengths), stride=stride)
+    if describe is not None:
+        lines = describing.describe(task_class(describe)(options), Data(data_dir))
+        for label, text in lines:
+            typer.echo(f"{label}:\n{text}" if "\n" in text else f"{label}: {text}")
+    if dump is not None:
+        for row in describing.dump(task_class(dump)(options), Data(data_dir), _filters(filter or []), limit):
+            typer.echo(json.dumps(row, ensure_ascii=False))
+
+
+def _list_tasks(as_json: bool) -> None:
     from harness.registry import task_class, task_names
 
     rows = []
@@ -170,9 +272,17 @@ def models() -> None:
 
 @app.command(epilog="Example: harness report runs/qwen2.5-coder-0.5b-instruct-1a2b3c4d")
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
-    """Write report.md and report.html of finished runs anew and print their tables."""
+    """Write report.md and report.html of finished runs anew and print their tables.
+
+    Of runs of several models it also draws scores against model size: scaling-TASK.png and .svg in the first folder.
+    """
+    from reports.scaling import common_tasks, write_scaling
+
     for path in runs:
         _report(Run(path), fresh=True)
+    opened = [Run(path) for path in runs]
+    for task in common_tasks(opened):
+        typer.echo(f"plot: {write_scaling(opened, task, opened[0].path)[0]}")
 
 
 @app.command(
@@ -215,6 +325,63 @@ def tokenizer_report(
     typer.echo(f"plot: {plots[0]}")
 
 
+@app.command(
+    name="win-rate",
+    epilog="Example: harness win-rate --answers runs/MINE --opponent gpt-3.5=gpt35.jsonl --judge MODEL",
+)
+def win_rate(
+    answers: Annotated[Path, typer.Option(help="The tested model's: a run of the task win-rate, or a jsonl file.")],
+    opponent: Annotated[str, typer.Option(help="The other model's: [NAME=]FILE.jsonl with `id` and `text`.")],
+    judge: Annotated[str | None, typer.Option(help="Model that judges each pair, in both orders.")] = None,
+    verdicts: Annotated[
+        list[Path] | None, typer.Option(help="A table filled by people; once for each of several raters.")
+    ] = None,
+    export_for_people: Annotated[
+        Path | None, typer.Option(help="Write a table that people can fill, and stop.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results, plot and the judge's run.")] = Path("win-rate"),
+    backend: Annotated[str, typer.Option(help="The judge's: native or hf.")] = "native",
+    dtype: Annotated[str, typer.Option(help="The judge's: float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="The judge's: cpu or cuda.")] = "cpu",
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with win_rate/prompts.jsonl; default our own.")] = None,
+) -> None:
+    """Compare two models' answers pair by pair, by a judge model or by people: shares of wins, ties and losses."""
+    from harness import win_rate as comparing
+    from harness.evaluation import Settings, execute, prepare
+    from harness.progress import Bars
+    from reports.win_plot import write_win_plot
+
+    if sum(way is not None for way in (judge, verdicts, export_for_people)) != 1:
+        raise TaskError("win-rate: give one of --judge, --verdicts and --export-for-people")
+    name, equals, file = opponent.rpartition("=")
+    theirs = Path(file)
+    found = comparing.pairs(answers, theirs, data_dir)
+    facts = {"answers": str(answers), "opponent": name if equals else theirs.stem, "pairs": len(found)}
+    if export_for_people:
+        comparing.export_for_people(export_for_people, found)
+        typer.echo(f"{len(found)} pairs: {export_for_people}; write first, second or tie into its last column")
+        return
+    if judge:
+        comparing.write_pairs(out, found)
+        settings = Settings(
+            tasks=("win-rate-judge",), model=judge, backend=backend, dtype=dtype, device=device, data_dir=out
+        )
+        with Bars() as bars:
+            run = execute(prepare(settings), out / "judge", bars)
+        said = comparing.judged(run)
+        facts["judge"] = run.spec["model"]["name"]
+    else:
+        said, facts["votes"] = comparing.people(verdicts or [], found)
+    by_category = comparing.shares(found, said)
+    comparing.write(out, facts, found, said)
+    parts = {category: [part.value for part in entry.parts] for category, entry in by_category.items()}
+    plots = write_win_plot({answers.stem: parts}, str(facts["opponent"]), out)
+    _print_table(["category", "n", "win %", "tie %", "loss %"], list(comparing.rows(by_category)), whole=5)
+    if len(said) < len(found):
+        typer.echo(f"{len(found) - len(said)} of {len(found)} pairs have no verdict and are left out")
+    typer.echo(f"plot: {plots[0]}")
+
+
 @app.command()
 def doctor() -> None:
     """Say which isolation, data sources, models and caches are in place here."""
@@ -233,7 +400,7 @@ def _report(finished: Run, *, fresh: bool = False) -> None:
     summary = summary_table(finished)
     # the report files have the wider table
     shown = [i for i, name in enumerate(summary.header) if name not in ("The report's column", "Best other up to 14B")]
-    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=4)
+    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=5)
     for number, note in enumerate(summary.footnotes, start=1):
         typer.echo(f"{number}. {note}")
     typer.echo(f"report: {page}")

@@ -9,22 +9,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from harness.judged import Judged
+from harness.pieces import qwen_pieces
 from harness.requests import generate_digest, loglikelihood_digest, rolling_digest, score_digest
 from harness.rolling import Rolls
-from harness.sandbox import Policy, Result, Sandbox
-from harness.sandbox.interpreter import POLICY, Cell, Interpreter
-from harness.sandbox.languages import Workshop
+from harness.runners import Runners, SandboxHandle
 from qwen_model.generation import Generated, Generator, Request
 from qwen_model.prefill import CausalLM, Continuation, Reader, Scored, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
-from tasks.api import Chat, Check, Decoding, Prompt, Reply, Rolled, Sample, Task, TaskError, Verdict
+from tasks.api import Chat, Decoding, Prompt, Reply, Rolled, Sample, Task, TaskError
 
 Answer = TypeVar("Answer")
 
@@ -38,22 +36,6 @@ class Tokens:
     generated: int = 0
     computed: int = 0
     """Read by the model after prefixes were shared (generated tokens not counted)."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A sample's verdict with what the model saw and wrote (of its last request)."""
-
-    task: Task
-    sample: Sample
-    verdict: Verdict
-    prompt: str
-    response: str
-    finish: str | None
-    logprobs: tuple[float, ...] | None
-    asked: tuple[Mapping[str, Any], ...]
-    """Every request with what came of it, as in `harness.records.SampleRecord`."""
-    seconds: float
 
 
 @dataclass
@@ -80,6 +62,7 @@ class Handle:
     @property
     def train_length(self) -> int:
         """Tokens that the model was trained to read at once, or that it was told by its settings."""
+        self._ask("train_length", "")["tokens"] = self._engine.train_length
         return self._engine.train_length
 
     async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
@@ -127,45 +110,9 @@ class Handle:
         asked |= {"logprobs": rolled.logprobs, "tokens": rolled.tokens}
         return rolled
 
-
-class _SandboxHandle:
-    """The blocking sandbox, awaited: runs go to a pool of threads."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    async def run(self, code: str, *, cpu_seconds: float = 5.0) -> Result:
-        return await self._engine.in_thread(self._engine.sandbox(Policy(cpu_seconds=cpu_seconds)).run, code)
-
-    async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> Result:
-        box = self._engine.sandbox(Policy(cpu_seconds=cpu_seconds))
-        return await self._engine.in_thread(box.check, check.solution, check.tests, check.names, check.setup)
-
-    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> Result:
-        try:
-            workshop = self._engine.workshop(language, cpu_seconds)
-        except FileNotFoundError as error:
-            return Result(outcome="not_installed", detail=str(error))
-        return await self._engine.in_thread(workshop.run, source)
-
-    @asynccontextmanager
-    async def interpreter(self, files: Mapping[str, str]) -> AsyncIterator[_InterpreterHandle]:
-        box = self._engine.sandbox(POLICY)
-        # Not all samples at once: each holds a process with large libraries while its model writes.
-        async with self._engine.conversations:
-            made = await self._engine.in_thread(Interpreter, box, files)
-            try:
-                yield _InterpreterHandle(self._engine, made)
-            finally:
-                await self._engine.in_thread(made.close)
-
-
-class _InterpreterHandle:
-    def __init__(self, engine: Engine, interpreter: Interpreter) -> None:
-        self._engine, self._interpreter = engine, interpreter
-
-    async def run(self, source: str, *, seconds: float = 30.0) -> Cell:
-        return await self._engine.in_thread(self._interpreter.run, source, seconds)
+    async def pieces(self, text: str) -> list[str]:
+        """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
+        return await self._engine.in_thread(qwen_pieces, text)
 
 
 class Engine:
@@ -183,12 +130,11 @@ class Engine:
         unsafe: bool,
     ) -> None:
         """`batch_tokens` per pass, `slots` texts written side by side, `runners` programs run at once."""
-        self._model, self._tokenizer, self._seed, self.unsafe = model, tokenizer, seed, unsafe
+        self._model, self._tokenizer, self._seed = model, tokenizer, seed
         self._reader = Reader(model, batch_tokens)
         # the generator's prefixes must survive while scores are computed, so each has a reader of its own
         self._generator: Generator[object] = Generator(model, tokenizer, Reader(model, batch_tokens), slots)
-        self.runners = ThreadPoolExecutor(runners)
-        self.conversations = asyncio.Semaphore(4 * runners)
+        self._runners = Runners(runners, unsafe=unsafe)
         self._wake = asyncio.Event()
         self._new: list[Request[object]] = []
         self._writing: dict[object, asyncio.Future[Generated[object]]] = {}
@@ -196,8 +142,6 @@ class Engine:
         self._rolls = Rolls(model, self._reader)
         self._text: tuple[str, bool, Sequence[int]] = "", False, ()
         self._pieces: dict[str, list[int]] = {}
-        self._sandboxes: dict[Policy, Sandbox] = {}
-        self._workshops: dict[tuple[str, float], Workshop] = {}
         self.tokens = Tokens()
 
     async def run(self, jobs: Sequence[tuple[Task, Sample]], done: Callable[[Judged], None]) -> None:
@@ -217,36 +161,16 @@ class Engine:
             everything.cancel()
             await asyncio.gather(pump, everything, return_exceptions=True)
             self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
-            self.runners.shutdown(wait=False, cancel_futures=True)
-            for sandbox in self._sandboxes.values():
-                sandbox.close()
-            for workshop in self._workshops.values():
-                workshop.close()
+            self._runners.close()
 
     async def _judge(self, task: Task, sample: Sample, done: Callable[[Judged], None]) -> None:
         start = time.monotonic()
         digest = hashlib.sha256(f"{task.name}\0{sample.id}\0{self._seed}".encode()).digest()
         handle = Handle(self, int.from_bytes(digest[:6], "big"))
-        verdict = await task.judge(sample, handle, _SandboxHandle(self))
+        verdict = await task.judge(sample, handle, SandboxHandle(self._runners))
         seconds = time.monotonic() - start
         said = handle.prompt, handle.response, handle.finish, handle.logprobs
         done(Judged(task, sample, verdict, *said, tuple(handle.asked), seconds))
-
-    def sandbox(self, policy: Policy) -> Sandbox:
-        """The sandbox of a policy, made once."""
-        if policy not in self._sandboxes:
-            self._sandboxes[policy] = Sandbox(policy, unsafe=self.unsafe)
-        return self._sandboxes[policy]
-
-    def workshop(self, language: str, cpu_seconds: float) -> Workshop:
-        """The workshop of a language, made once. Raises FileNotFoundError where its compiler is not installed."""
-        if (language, cpu_seconds) not in self._workshops:
-            self._workshops[language, cpu_seconds] = Workshop(language, cpu_seconds, unsafe=self.unsafe)
-        return self._workshops[language, cpu_seconds]
-
-    async def in_thread(self, work: Callable[..., Answer], *args: Any) -> Answer:
-        """The result of blocking work, done in the pool of runners."""
-        return await asyncio.get_running_loop().run_in_executor(self.runners, work, *args)
 
     @property
     def train_length(self) -> int:

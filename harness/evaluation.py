@@ -8,24 +8,24 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import environment
 from harness.data import Data
+from harness.judged import Judged, record_of
 from harness.long_context import laid_over
-from harness.records import FORMAT, Run, SampleRecord, spec_hash
+from harness.plan import drawn, entry, summary
+from harness.records import FORMAT, Run, spec_hash
 from harness.registry import task_class
-from harness.selection import digest, digest_prompts, select
+from harness.selection import check_limit, select
 from harness.store import Store, open_store
-from harness.summary import DRAW_MARK, summarise
-from harness.whole import with_whole
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
-from tasks.api import OUTCOME_METRICS, Options, Sample, Task, TaskError, Verdict
+from tasks.api import Options, Sample, Task, TaskError
 
 if TYPE_CHECKING:
-    from harness.engine import Engine, Judged
+    from harness.engine import Engine
     from qwen_model.decoder import Decoder
     from qwen_model.long_context import LongContext
     from qwen_model.prefill import CausalLM
@@ -36,8 +36,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything a run is asked for. `filters` maps a sample field to wanted values; `limit` None is all samples."""
+class Settings(Options):
+    """Everything a run is asked for, with what a user may set of its tasks. `filters` maps a sample field to wanted
+    values; `limit` None is all samples."""
 
     tasks: tuple[str, ...]
     model: str | Decoder
@@ -54,10 +55,6 @@ class Settings:
     """For tasks that generate; None: the task's own, which is greedy in the report's protocols."""
     top_p: float | None = None
     data_dir: Path | None = None
-    shots_file: Path | None = None
-    documents: Path | None = None
-    lengths: tuple[int, ...] = ()
-    stride: int | None = None
     long_context: LongContext | None = None
     """Laid over the model for the run; None leaves the model as it is."""
     unsafe_no_sandbox: bool = False
@@ -85,12 +82,7 @@ class Prepared:
 def prepare(settings: Settings) -> Prepared:
     """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
     _check(settings)
-    options = Options(
-        shots_file=settings.shots_file,
-        documents=settings.documents,
-        lengths=settings.lengths,
-        stride=settings.stride,
-    )
+    options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
     if isinstance(settings.model, str):
         checkpoint = find_checkpoint(settings.model)
@@ -109,28 +101,14 @@ def prepare(settings: Settings) -> Prepared:
     for task in tasks:
         everything, unfit = task.fit(task.samples(data), lambda text: len(tokenizer().encode(text)))
         left_out.extend(f"{task.name}: {line}" for line in unfit)
-        if task.mean == "groups" and (alone := [sample.id for sample in everything if sample.group is None]):
-            raise TaskError(f"{task.name}: sample {alone[0]} has no group, and the task's metric is a mean over groups")
         chosen = select(task.name, everything, settings.filters, settings.limit)
-        samples[task.name] = tuple(_drawn(chosen, settings.draws))
+        samples[task.name] = tuple(drawn(chosen, settings.draws))
         entries[task.name] = {
-            "version": task.version,
-            "title": task.title,
-            "protocol": task.protocol,
-            "shots": task.shots,
-            "metric": task.metric,
-            "measures": dict(task.measures) | dict.fromkeys(task.whole, "mean"),
-            "mean": task.mean,
-            "sets": {name: list(groups) for name, groups in task.sets.items()},
-            "decoding": None if task.decoding is None else asdict(task.decoding),
-            "report": None if task.report is None else asdict(task.report),
-            "data": digest(everything),
-            "items": len(everything),
+            **entry(task, everything, chosen),
             "limit": settings.limit,
             "filter": {name: list(values) for name, values in settings.filters.items()},
             **({"draws": settings.draws} if settings.draws > 1 else {}),
             **({"left_out": unfit} if unfit else {}),
-            "prompts": digest_prompts(task, chosen),
         }
     spec = {
         "format": FORMAT,
@@ -207,7 +185,7 @@ def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
         run = Run(folder)
         results = {
             "spec": prepared.spec,
-            "tasks": {task.name: _summary(run, task, prepared.settings.draws) for task in prepared.tasks},
+            "tasks": {task.name: summary(run, task, prepared.settings.draws) for task in prepared.tasks},
         }
         store.finish(results, environment.describe() | {"data_origins": dict(prepared.origins)} | facts)
     return run
@@ -228,24 +206,6 @@ def _redecode(task: Task, settings: Settings) -> None:
     task.decoding = replace(task.decoding, **changes)  # type: ignore[misc]
     if settings.draws > 1 and task.decoding.temperature == 0:
         raise TaskError("--samples: greedy answers are all the same; give --temperature too, such as 0.8")
-
-
-def _drawn(samples: Sequence[Sample], draws: int) -> list[Sample]:
-    """Each sample `draws` times, told apart by its id, so that each has a sampling seed of its own."""
-    if draws == 1:
-        return list(samples)
-    return [replace(sample, id=f"{sample.id}{DRAW_MARK}{number}") for sample in samples for number in range(draws)]
-
-
-def _summary(run: Run, task: Task, draws: int) -> dict[str, Any]:
-    try:
-        metric = OUTCOME_METRICS[0] if task.metric in task.whole else task.metric
-        entry = summarise(run.records(task.name), metric, draws, measures=task.measures, mean=task.mean, sets=task.sets)
-        return with_whole(entry, list(run.records(task.name)), task.metric, task.whole) if task.whole else entry
-    except ValueError as error:
-        raise TaskError(
-            f"{task.name}: no {task.metric} ({error}); if code could not be judged here, install its languages"
-        ) from None
 
 
 def evaluate(
@@ -301,25 +261,17 @@ def _judge(
     progress: Progress,
 ) -> dict[str, Any]:
     """Judge the jobs into the store; returns what environment.json says of it."""
-    from harness.sandbox import probe
     from qwen_model import kernels
 
     settings = prepared.settings
-    sandbox: dict[str, str] = {}
-    if any(task.runs_code for task in prepared.tasks):
-        if settings.unsafe_no_sandbox:
-            sandbox = {"tier": "none", "detail": "--unsafe-no-sandbox"}
-        else:
-            isolation = probe()
-            sandbox = {"tier": isolation.tier, "detail": isolation.detail}
-        progress.stage(f"sandbox: {sandbox['tier']} ({sandbox['detail']})")
+    sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
     progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
     model = load_backend(prepared)
     loaded = time.time()
 
     def done(judged: Judged) -> None:
-        store.add(_record(judged, places[judged.task.name, judged.sample.id]))
+        store.add(record_of(judged, places[judged.task.name, judged.sample.id]))
         progress.judged(judged.task.name)
 
     with laid_over(model, settings.long_context):
@@ -328,9 +280,22 @@ def _judge(
     return {
         "sandbox": sandbox,
         "decoding": kernels.describe(),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
         "tokens": asdict(engine.tokens),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
+
+
+def isolation(tasks: Sequence[Task], unsafe: bool, progress: Progress) -> dict[str, str]:
+    """What environment.json says of the sandbox: nothing where no task runs code."""
+    from harness.sandbox import probe
+
+    if not any(task.runs_code for task in tasks):
+        return {}
+    found = None if unsafe else probe()
+    facts = {"tier": found.tier, "detail": found.detail} if found else {"tier": "none", "detail": "--unsafe-no-sandbox"}
+    progress.stage(f"sandbox: {facts['tier']} ({facts['detail']})")
+    return facts
 
 
 def new_engine(prepared: Prepared, model: CausalLM) -> Engine:
@@ -350,45 +315,6 @@ def new_engine(prepared: Prepared, model: CausalLM) -> Engine:
     )
 
 
-def _record(judged: Judged, position: int) -> SampleRecord:
-    verdict, sample = judged.verdict, judged.sample
-    choices = verdict.choice_logprobs
-    return SampleRecord(
-        task=judged.task.name,
-        id=sample.id,
-        position=position,
-        group=sample.group,
-        prompt=judged.prompt,
-        response=judged.response,
-        answer=verdict.answer,
-        gold=sample.gold,
-        correct=verdict.correct,
-        outcome=verdict.outcome,
-        finish=judged.finish,
-        choice_logprobs=None if choices is None else dict(choices),
-        token_logprobs=judged.logprobs,
-        scores=_scores(judged.task, sample, verdict),
-        asked=judged.asked,
-        detail=dict(verdict.detail),
-        seconds=round(judged.seconds, 3),
-    )
-
-
-def _scores(task: Task, sample: Sample, verdict: Verdict) -> dict[str, float]:
-    """The verdict's scores as numbers. Raises TaskError for one that its task does not declare or cannot have."""
-    for name, value in verdict.scores.items():
-        wrong = None
-        if name not in task.measures:
-            wrong = f"is none of the task's measures ({', '.join(task.measures) or 'it has none'})"
-        elif not math.isfinite(value):
-            wrong = f"is {value}, not a finite number; leave it out where it has no meaning"
-        elif task.measures[name] == "share" and value not in (0, 1):
-            wrong = f"is {value}; a share is of zeros and ones"
-        if wrong:
-            raise TaskError(f"{task.name}, sample {sample.id}: score {name!r} {wrong}")
-    return {name: float(value) for name, value in verdict.scores.items()}
-
-
 def _check(settings: Settings) -> None:
     for name, value, known in (
         ("backend", settings.backend, BACKENDS),
@@ -402,8 +328,7 @@ def _check(settings: Settings) -> None:
 
         if not torch.cuda.is_available():
             raise TaskError("--device: cuda is not to be had here; leave the option out to use the processor")
-    if settings.limit is not None and settings.limit < 1:
-        raise TaskError(f"--limit: {settings.limit} is no number of samples; give 1 or more, or leave it out for all")
+    check_limit(settings.limit)
     if settings.draws < 1:
         raise TaskError(f"--samples: {settings.draws} is no number of answers; give 1 or more")
     if settings.temperature is not None and not 0 <= settings.temperature < math.inf:

@@ -1,4 +1,4 @@
-"""What a task asked of a model, as a short digest: a stored reply is the answer to exactly one request."""
+"""What a task asked of a model: in print, and as a short digest, since a stored reply answers exactly one request."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from dataclasses import asdict
 
 from harness.records import canonical
 from tasks.api import Decoding, Prompt
+
+
+def as_text(prompt: Prompt) -> str:
+    """A prompt to read where no checkpoint renders it: a conversation turn by turn, each under its role."""
+    if isinstance(prompt, str):
+        return prompt
+    turns = [*prompt.messages, *([("assistant", prompt.prefill)] if prompt.prefill else [])]
+    return "\n\n".join(f"[{role}]\n{text}" for role, text in turns)
 
 
 def generate_digest(prompt: Prompt, decoding: Decoding) -> str:

@@ -21,6 +21,7 @@ def select(
 
     Raises TaskError for a field that the task has not, or where nothing is left.
     """
+    check_limit(limit)
     chosen = list(samples)
     for field, values in filters.items():
         known = {str(sample.fields[field]) for sample in samples if field in sample.fields}
@@ -38,6 +39,12 @@ def select(
         kept = {sample.id for sample in sorted(chosen, key=lambda sample: _rank(task, sample.id))[:limit]}
         chosen = [sample for sample in chosen if sample.id in kept]
     return chosen
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises TaskError for a limit that is no number of samples."""
+    if limit is not None and limit < 1:
+        raise TaskError(f"--limit: {limit} is no number of samples; give 1 or more, or leave it out for all")
 
 
 def digest(samples: Sequence[Sample]) -> str:

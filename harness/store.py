@@ -39,10 +39,11 @@ class Store:
 
 
 @contextmanager
-def open_store(path: Path, spec: Mapping[str, Any]) -> Iterator[Store]:
-    """Create the folder, or continue one of the same spec.
+def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> Iterator[Store]:
+    """Create the folder, or continue one of the same spec; with `anew`, begin again what `harness score` wrote there.
 
-    Raises RunError where it cannot be written, is in use by another process, or holds another spec (naming the field).
+    Raises RunError where it cannot be written, is in use by another process, holds another spec (naming the field), or
+    would be begun again but holds what a model gave.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -54,6 +55,8 @@ def open_store(path: Path, spec: Mapping[str, Any]) -> Iterator[Store]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"{path}: another process is writing this run; wait for it or give another --out") from error
+        if anew:
+            _clear(path)
         if (path / "spec.json").exists():
             found = difference(Run(path).spec, json.loads(json.dumps(spec)))
             if found:
@@ -70,6 +73,17 @@ def open_store(path: Path, spec: Mapping[str, Any]) -> Iterator[Store]:
                 yield Store(path, database)
             finally:
                 database.close()
+
+
+def _clear(path: Path) -> None:
+    if (path / "spec.json").exists() and "scored" not in Run(path).spec:
+        raise RunError(f"{path}: holds a run that `harness score` did not write; give another --out folder")
+    # spec.json last: what is left of an interrupted clearing is still known for what it is
+    for name in ("report.md", "report.html", "results.json", "environment.json"):
+        (path / name).unlink(missing_ok=True)
+    for file in path.glob("samples.sqlite*"):
+        file.unlink()
+    (path / "spec.json").unlink(missing_ok=True)
 
 
 @contextmanager

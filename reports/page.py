@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import Estimate, Run, SampleRecord, spec_hash, write_atomic
+from harness.records import Run, SampleRecord, spec_hash, write_atomic
 from reports import render
 
 EACH = 10
@@ -63,7 +63,8 @@ class TaskPart:
     row: render.Row
     facts: list[tuple[str, str]]
     outcomes: Mapping[str, int]
-    groups: Mapping[str, Estimate]
+    parts: tuple[tuple[str, list[render.Measure]], ...]
+    """Tables of the metric by set and by group: (what, lines), those that have any."""
     samples: tuple[tuple[str, list[SampleRecord], int], ...]
     """(heading, shown samples, how many there are)."""
 
@@ -90,7 +91,7 @@ def _html(run: Run, summary: render.Summary) -> str:
     import jinja2
     from markupsafe import Markup
 
-    from reports.plot import plot
+    from reports.plot import plot, shares
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
@@ -102,7 +103,6 @@ def _html(run: Run, summary: render.Summary) -> str:
     )
     filters: dict[str, Callable[..., Any]] = {
         "shortened": _shortened,
-        "interval": lambda estimate: render.interval(100 * estimate.low, 100 * estimate.high),
         "as_json": _json,
         "pictures": _pictures,
         "without_pictures": _without_pictures,
@@ -112,7 +112,7 @@ def _html(run: Run, summary: render.Summary) -> str:
         name=run.path.resolve().name,
         facts=_facts(run),
         summary=summary,
-        plot=plot(summary),
+        plot=plot(summary) if shares(summary) else None,
         parts=[_part(run, row) for row in summary.rows],
         environment=render.sections(_environment(run)),
         spec=_json(run.spec),
@@ -125,9 +125,18 @@ def _html(run: Run, summary: render.Summary) -> str:
 def _part(run: Run, row: render.Row) -> TaskPart:
     result = run.results[row.task]
     spec = run.spec.get("tasks", {}).get(row.task, {})
-    hidden = ("title", "report", "items", "metric")  # said elsewhere on the page
+    hidden = ("title", "report", "items", "metric", "measures", "sets")  # said elsewhere on the page
     facts = render.flat({key: value for key, value in spec.items() if key not in hidden and value is not None})
-    return TaskPart(row, facts, result.outcomes, result.groups, chosen(run, row.task))
+    return TaskPart(row, facts, result.outcomes, _parts(run, row), chosen(run, row.task))
+
+
+def _parts(run: Run, row: render.Row) -> tuple[tuple[str, list[render.Measure]], ...]:
+    result = run.results[row.task]
+    return tuple(
+        (what, [render.measure(name, row.score.kind, estimate) for name, estimate in estimates.items()])
+        for what, estimates in (("set", result.sets), ("group", result.groups))
+        if estimates
+    )
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -178,6 +187,11 @@ def _markdown(run: Run, summary: render.Summary) -> str:
     lines += ["", "## Scores beside the Qwen report's", ""]
     lines += _table(summary.header, summary.cells())
     lines += ["", *[f"{number}. {_cell(note)}" for number, note in enumerate(summary.footnotes, 1)]]
+    for row in summary.rows:
+        for what, measures in _parts(run, row):
+            lines += ["", f"## {_cell(row.task)}: {_cell(row.score.name)} by {what}", ""]
+            cells = [(line.name, f"{line.n:,}", line.text, line.interval) for line in measures]
+            lines += _table((what.capitalize(), "n", "Score", "95 % interval"), cells)
     lines += ["", "## Environment"]
     for section, pairs in render.sections(_environment(run)).items():
         if section != "packages":  # long; in report.html and environment.json

@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from reports.render import SIZES, Summary
+from reports.render import SIZES, Row, Summary
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -18,7 +18,7 @@ _MARKERS = dict(zip(SIZES, ("v", "s", "^"), strict=True))
 
 
 def plot(summary: Summary) -> Markup:
-    """A horizontal axis in per cent, a line per task. Equal rows give equal bytes."""
+    """A horizontal axis in per cent, a line per task whose score is a share. Equal rows give equal bytes."""
     import matplotlib
     from markupsafe import Markup
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -28,10 +28,11 @@ def plot(summary: Summary) -> Markup:
     style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
     with matplotlib.rc_context(rc=style):
         # As wide as a phone at full size, for letters that can be read there; the legend above takes 0.6 inches.
-        figure = Figure(figsize=(4.6, 1.3 + 0.5 * len(summary.rows)), layout="constrained")
+        rows = shares(summary)
+        figure = Figure(figsize=(4.6, 1.3 + 0.5 * len(rows)), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        _draw(axes, summary)
+        _draw(axes, rows)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -43,12 +44,18 @@ def plot(summary: Summary) -> Markup:
     return Markup(svg.replace("<svg", '<svg role="img" aria-labelledby="plot-caption"', 1))
 
 
-def _draw(axes: Any, summary: Summary) -> None:
+def shares(summary: Summary) -> list[Row]:
+    """The rows that are drawn: means and perplexities have no place on an axis in per cent."""
+    return [row for row in summary.rows if row.score.kind == "share"]
+
+
+def _draw(axes: Any, rows: list[Row]) -> None:
     """Our points with bars on the row's line, the report's marks a little below it."""
-    for line, row in enumerate(summary.rows):
-        bars = [[row.value - row.low], [row.high - row.value]]
+    for line, row in enumerate(rows):
+        ours = row.score
+        bars = [[ours.value - ours.low], [ours.high - ours.value]]
         axes.errorbar(
-            [row.value], [line - 0.12], xerr=bars, fmt="o", color=OURS, capsize=3, label="this run, 95 % interval"
+            [ours.value], [line - 0.12], xerr=bars, fmt="o", color=OURS, capsize=3, label="this run, 95 % interval"
         )
         for cell in row.qwen:
             if cell.value is not None and cell.params is not None:
@@ -62,10 +69,10 @@ def _draw(axes: Any, summary: Summary) -> None:
                     label=f"report, {cell.params}",
                 )
     axes.set_xlim(-2, 102)
-    axes.set_ylim(len(summary.rows) - 0.5, -0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("score, %", color=INK)
     # No math mode: a task's name may hold a dollar sign.
-    axes.set_yticks(range(len(summary.rows)), [row.task for row in summary.rows], color=INK, parse_math=False)
+    axes.set_yticks(range(len(rows)), [row.task for row in rows], color=INK, parse_math=False)
     axes.tick_params(colors=INK, length=0)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)

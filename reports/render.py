@@ -1,6 +1,6 @@
 """From a run folder to plain tables: what `report.md`, `report.html` and the terminal have in common.
 
-Everything is read from the run; nothing is computed but the choice of what to show. Scores are per cent here, as the
+Everything is read from the run; nothing is computed but the choice of what to show. Shares are per cent here, as the
 report prints them; `results.json` has fractions.
 """
 
@@ -12,29 +12,62 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import Run, TaskResult
+from harness.records import MICRO, Estimate, Run
 from reports import paper
 
-OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat"}
+OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat", "table_6": "Qwen-Chat", "table_9": "Qwen-Chat"}
 """The report's own rows of each table."""
 SIZES = ("1.8B", "7B", "14B")
+DECIMALS = {"share": 1, "mean": 3, "perplexity": 2}
 SMALL = 14.0
 """Other models are shown up to the report's own largest size, in thousands of millions of parameters."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One task of a run beside the report's column. Scores in per cent."""
+class Measure:
+    """A number of a run with its 95 % interval; shares in per cent."""
 
-    task: str
-    title: str
-    metric: str
+    name: str
+    kind: str
+    """`share`, `mean` or `perplexity`, as in a task's `measures`."""
     n: int
-    items: int | None
-    """Size of the whole data set, if the run recorded it."""
     value: float
     low: float
     high: float
+
+    @property
+    def text(self) -> str:
+        """The value in print."""
+        return f"{self._number(self.value)} %" if self.kind == "share" else self._number(self.value)
+
+    @property
+    def interval(self) -> str:
+        """The interval in print."""
+        return f"{self._number(self.low)} – {self._number(self.high)}"
+
+    def _number(self, value: float) -> str:
+        return f"{value:.{DECIMALS[self.kind]}f}"
+
+
+def measure(name: str, kind: str, estimate: Estimate) -> Measure:
+    """An estimate as it is shown."""
+    scale = 100 if kind == "share" else 1
+    return Measure(name, kind, estimate.n, scale * estimate.value, scale * estimate.low, scale * estimate.high)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task of a run beside the report's column."""
+
+    task: str
+    title: str
+    score: Measure
+    """The task's metric."""
+    more: tuple[Measure, ...]
+    """Its further measures."""
+    n: int
+    items: int | None
+    """Size of the whole data set, if the run recorded it."""
     unextracted: int
     timeouts: float
     """Share of the answers that ran out of time, in per cent."""
@@ -50,32 +83,39 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table of a run: a row per task, and footnotes that say what keeps a row from being comparable."""
+    """The table of a run: a row per task and one per further measure, and footnotes that say what keeps a row from
+    being comparable."""
 
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
     header: tuple[str, ...] = (
-        *("Task", "n", "Score %", "95 % interval", "Not extracted", "Timeouts %"),
+        *("Task", "Metric", "n", "Score", "95 % interval", "Not extracted", "Timeouts %"),
         *("The report's column", "Qwen 1.8B", "Qwen 7B", "Qwen 14B", "Best other up to 14B", "Notes"),
     )
 
     def cells(self) -> list[tuple[str, ...]]:
-        """The table as text, one tuple per row in the order of `header`, for a terminal or Markdown."""
-        return [
-            (
-                row.task,
-                count(row),
-                f"{row.value:.1f}",
-                interval(row.low, row.high),
-                str(row.unextracted),
-                f"{row.timeouts:.1f}",
-                row.column or "none",
-                *[score(cell) for cell in row.qwen or (None,) * len(SIZES)],
-                f"{score(row.other)} ({row.other.name})" if row.other else "–",
-                ", ".join(map(str, row.notes)),
+        """The table as text, one tuple per line in the order of `header`, for a terminal or Markdown."""
+        lines = []
+        for row in self.rows:
+            lines.append(
+                (
+                    row.task,
+                    row.score.name,
+                    count(row),
+                    row.score.text,
+                    row.score.interval,
+                    str(row.unextracted),
+                    f"{row.timeouts:.1f}",
+                    row.column or "none",
+                    *[score(cell) for cell in row.qwen or (None,) * len(SIZES)],
+                    f"{score(row.other)} ({row.other.name})" if row.other else "–",
+                    ", ".join(map(str, row.notes)),
+                )
             )
-            for row in self.rows
-        ]
+            for extra in row.more:
+                shown = ("", extra.name, f"{extra.n:,}", extra.text, extra.interval)
+                lines.append((*shown, *[""] * (len(self.header) - len(shown))))
+        return lines
 
 
 def summary_table(run: Run) -> Summary:
@@ -85,23 +125,29 @@ def summary_table(run: Run) -> Summary:
     footnotes: list[str] = []
     rows = []
     for name in [name for name in specs if name in tasks] + sorted(name for name in tasks if name not in specs):
-        rows.append(_row(name, specs.get(name, {}), tasks[name], run.spec.get("model", {}), footnotes))
+        rows.append(_row(name, run, footnotes))
     return Summary(tuple(rows), tuple(footnotes))
 
 
-def _row(name: str, spec: Mapping[str, Any], result: TaskResult, model: Mapping[str, Any], footnotes: list[str]) -> Row:
+def _row(name: str, run: Run, footnotes: list[str]) -> Row:
+    spec, model, result = run.spec.get("tasks", {}).get(name, {}), run.spec.get("model", {}), run.results[name]
     metric = spec.get("metric") or next(iter(result.metrics))
-    estimate = result.metrics[metric]
+    kinds = spec.get("measures", {})
+    shown = {
+        its: measure(its, kinds.get(its.removesuffix(MICRO), "share"), estimate)
+        for its, estimate in result.metrics.items()
+    }
     cell = spec.get("report")
     qwen: tuple[paper.PaperRow, ...] = ()
     other: paper.PaperRow | None = None
     column = None
     notes = _limits(result.n, spec)
-    for other_metric in (other_name for other_name in result.metrics if other_name != metric):
-        more = result.metrics[other_metric]
-        notes.append(f"{other_metric}: {100 * more.value:.1f} ({interval(100 * more.low, 100 * more.high)}).")
     if spec.get("draws", 1) > 1:
-        notes.append(f"{spec['draws']} answers to each problem; the report has one greedy answer.")
+        answers = f"{spec['fewest_draws']} to " if spec.get("fewest_draws", spec["draws"]) < spec["draws"] else ""
+        notes.append(f"{answers}{spec['draws']} answers to each problem; the report has one greedy answer.")
+    if "scored" in run.spec:
+        kind = "a file of completions" if model.get("backend") == "completions" else "the replies of an earlier run"
+        notes.append(f"Judged from {kind}; no model was asked.")
     if missing := result.outcomes.get("not_installed", 0):
         notes.append(f"{missing:,} answers could not be judged here: a compiler or library is not installed.")
     if cell is None:
@@ -118,12 +164,10 @@ def _row(name: str, spec: Mapping[str, Any], result: TaskResult, model: Mapping[
     return Row(
         task=name,
         title=spec.get("title") or name,
-        metric=metric,
+        score=shown.pop(metric),
+        more=tuple(shown.values()),
         n=result.n,
         items=spec.get("items"),
-        value=100 * estimate.value,
-        low=100 * estimate.low,
-        high=100 * estimate.high,
         unextracted=result.outcomes.get("unextracted", 0),
         timeouts=100 * result.outcomes.get("timeout", 0) / max(1, sum(result.outcomes.values())),
         column=column,
@@ -163,7 +207,7 @@ def _differences(table: str, column: str, spec: Mapping[str, Any], model: Mappin
     if not re.fullmatch(rf"(.*/)?qwen-?(1[._]8b|7b|14b){suffix}", name, re.IGNORECASE):
         notes.append(
             f"Another model: this run is of {name}, the report's rows are of the first Qwen (Table 2, base) and "
-            "Qwen-Chat (Table 5)."
+            "Qwen-Chat (the other tables)."
         )
     quantisation = model.get("quantisation")
     if quantisation and str(quantisation).lower() != "none":
@@ -175,11 +219,6 @@ def _differences(table: str, column: str, spec: Mapping[str, Any], model: Mappin
             f"{paper.label(table)}."
         )
     return notes
-
-
-def interval(low: float, high: float) -> str:
-    """Two per cents with one decimal."""
-    return f"{low:.1f} – {high:.1f}"
 
 
 def score(cell: paper.PaperRow | None) -> str:

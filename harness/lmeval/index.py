@@ -1,6 +1,6 @@
 """Names of lm-evaluation-harness's tasks, and the files that define them.
 
-lm-eval reads all its 14,000 files to learn its names, which takes ten seconds or more; ours are kept in the cache folder.
+lm-eval reads all its 14,000 files to learn its names, which takes ten seconds or more; ours stay in the cache folder.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from harness.lmeval.build import build
 from harness.lmeval.index import PREFIX, task_file
-from tasks.api import Decoding, Kind, Loader, Model, Options, Prompt, Sample, Sandbox, Task, TaskError, Verdict
+from tasks.api import Decoding, Kind, Loader, Model, Prompt, Sample, Sandbox, Task, TaskError, Verdict
 
 MAX_TOKENS = 256
 """lm-eval's default for a task that names no length."""
@@ -32,10 +32,6 @@ class LmEvalTask(Task):
     protocol = "base"
     shots: ClassVar[int] = 0
     metric: ClassVar[str] = "accuracy"
-
-    def __init__(self, options: Options = Options()) -> None:
-        super().__init__(options)
-        self._negated: set[str] = set()
 
     def samples(self, load: Loader) -> list[Sample]:
         name = self.name.removeprefix(PREFIX)
@@ -58,7 +54,9 @@ class LmEvalTask(Task):
         """What the class could not say yet: version, shots and measures are the task file's."""
         from lm_eval.api.metrics import mean, nanmean, perplexity
 
-        theirs, measures, whole = self.theirs, dict[str, Kind](), dict[str, Callable[[Sequence[Any]], float]]()
+        theirs, measures = self.theirs, dict[str, Kind]()
+        whole: dict[str, Callable[[Sequence[Any]], float]] = {}
+        self._negated: set[str] = set()  # lm-eval's perplexity is of log-likelihoods, ours of losses
         for metric, aggregate in theirs.aggregation().items():
             for key in (_key(metric, chosen) for chosen in self.filters):
                 if aggregate is perplexity:
@@ -112,7 +110,9 @@ class LmEvalTask(Task):
         scores = {name: self._score(name, values[name]) for name in self.measures if name in values}
         scores = {name: value for name, value in scores.items() if not math.isnan(value)}
         chief = scores.get(self.metric)
-        outcome = {1.0: "correct", 0.0: "wrong"}.get(chief, "measured") if self._right_or_wrong else "measured"
+        outcome = "measured"
+        if self.measures.get(self.metric) == "share":
+            outcome = "correct" if chief == 1 else "wrong"
         choices = {str(place): request.resps[0][0] for place, request in enumerate(requests)}
         scored = requests[0].request_type == "loglikelihood"
         return Verdict(
@@ -124,10 +124,6 @@ class LmEvalTask(Task):
             if self.whole
             else {},
         )
-
-    @property
-    def _right_or_wrong(self) -> bool:
-        return self.measures.get(self.metric) == "share"
 
     def _score(self, name: str, value: Any) -> float:
         return -float(value) if name in self._negated else float(value)

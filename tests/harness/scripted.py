@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import ClassVar
+
 from tasks.api import Chat, Decoding, Sample, Source, Task, Verdict
 
 
@@ -60,3 +63,23 @@ class Guesses(Sums):
         reply = await model.generate(self.prompt(sample), self.decoding)
         outcome = "correct" if sum(map(ord, reply.text)) % 3 == 0 else "wrong"
         return Verdict(answer=reply.text, outcome=outcome)
+
+
+class Tools(Sums):
+    """A metric that is a mean over groups, with a share over half of the samples, a perplexity and a set."""
+
+    name = "tools"
+    metric = "rouge"
+    measures: ClassVar = {"rouge": "mean", "called": "share", "loss": "perplexity"}
+    mean = "groups"
+    sets: ClassVar = {"first": ("a",)}
+
+    def samples(self, load):
+        return [replace(sample, group="ab"[sample.fields["i"] % 3 == 0]) for sample in super().samples(load)]
+
+    async def judge(self, sample, model, sandbox):
+        (score,) = await model.score(self.prompt(sample), [" a"])
+        scores = {"rouge": (sample.fields["i"] % 7) / 7, "loss": -score}
+        if sample.fields["parity"]:
+            scores["called"] = score < -5
+        return Verdict(answer=None, outcome="wrong", scores=scores)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +97,31 @@ def records_of(task: str) -> list[SampleRecord]:
     return made
 
 
-def write_run(path: Path, spec: dict[str, Any], environment: dict[str, Any] | None) -> Run:
+def measured_records() -> list[SampleRecord]:
+    """40 samples in groups of 4, 6, 10 and 20, with measures of each kind; one of them over every other sample."""
+    groups = [name for name, size in zip("abcd", (4, 6, 10, 20), strict=True) for _ in range(size)]
+    return [
+        replace(
+            record,
+            task="tools",
+            group=group,
+            correct=i % 4 == 0,
+            scores={
+                "rouge": i / 39,
+                "loss": math.log(7),
+                **({"false positives": float(i % 10 in (0, 4))} if i % 2 == 0 else {}),
+            },
+        )
+        for i, (group, record) in enumerate(zip(groups, records_of("tools"), strict=True))
+    ]
+
+
+def write_run(
+    path: Path,
+    spec: dict[str, Any],
+    environment: dict[str, Any] | None,
+    records: Callable[[str], list[SampleRecord]] = records_of,
+) -> Run:
     """A finished run folder; rows go in backwards, since a run's rows come in the order of verdicts."""
     path.mkdir()
     database = sqlite3.connect(path / "samples.sqlite")
@@ -102,14 +129,16 @@ def write_run(path: Path, spec: dict[str, Any], environment: dict[str, Any] | No
     database.execute(f"CREATE TABLE samples ({columns})")
     results = {}
     for task in spec["tasks"]:
-        for record in reversed(records_of(task)):
+        for record in reversed(records(task)):
             row = [getattr(record, name) for name in COLUMNS]
             row = [
                 json.dumps(value) if name in JSON_COLUMNS and value is not None else value
                 for name, value in zip(COLUMNS, row, strict=True)
             ]
             database.execute(f"INSERT INTO samples VALUES ({', '.join('?' * len(row))})", row)
-        results[task] = summarise(records_of(task), spec["tasks"][task]["metric"])
+        its = spec["tasks"][task]
+        further = {name: its[name] for name in ("measures", "mean", "sets") if name in its}
+        results[task] = summarise(records(task), its["metric"], **further)
     database.commit()
     database.close()
     (path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
@@ -122,6 +151,21 @@ def write_run(path: Path, spec: dict[str, Any], environment: dict[str, Any] | No
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return write_run(tmp_path / "demo", SPEC, ENVIRONMENT)
+
+
+@pytest.fixture
+def measured_run(tmp_path: Path) -> Run:
+    """One task with a mean over groups, sets, and measures of each kind."""
+    task = spec_of(
+        "tools",
+        items=40,
+        mean="groups",
+        measures={"rouge": "mean", "false positives": "share", "loss": "perplexity"},
+        sets={"hard": ["a", "b", "c"], "easy": ["d"], "absent": ["z"]},
+    )
+    return write_run(
+        tmp_path / "measured", {**SPEC, "tasks": {"tools": task}}, ENVIRONMENT, lambda _: measured_records()
+    )
 
 
 @pytest.fixture

