@@ -113,12 +113,13 @@ class LmEvalTask(Task):
         outcome = "measured"
         if self.measures.get(self.metric) == "share":
             outcome = "correct" if chief == 1 else "wrong"
-        choices = {str(place): request.resps[0][0] for place, request in enumerate(requests)}
-        scored = requests[0].request_type == "loglikelihood"
+        choices = None
+        if theirs.OUTPUT_TYPE == "multiple_choice":
+            choices = {str(place): request.resps[0][0] for place, request in enumerate(requests)}
         return Verdict(
-            answer=None if scored else str(filtered[0]),
+            answer=str(filtered[0]) if theirs.OUTPUT_TYPE == "generate_until" else None,
             outcome=outcome,
-            choice_logprobs=choices if scored and len(requests) > 1 else None,
+            choice_logprobs=choices,
             scores=scores,
             detail={"whole": {name: plain(values[name]) for name in self.whole if name in values}}
             if self.whole
