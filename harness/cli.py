@@ -250,6 +250,7 @@ def _list_tasks(as_json: bool) -> None:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
     else:
         _print_table(columns, rows)
+        typer.echo("lm-eval/NAME is any task of lm-evaluation-harness (docs/lm-eval.md); FILE.py:CLASS one of yours.")
 
 
 @app.command()

@@ -10,7 +10,8 @@ from typing import Any
 from harness.records import Run
 from harness.selection import digest, digest_prompts
 from harness.summary import DRAW_MARK, summarise
-from tasks.api import Sample, Task, TaskError
+from harness.whole import with_whole
+from tasks.api import OUTCOME_METRICS, Sample, Task, TaskError
 
 
 def entry(task: Task, everything: Sequence[Sample], chosen: Sequence[Sample]) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def entry(task: Task, everything: Sequence[Sample], chosen: Sequence[Sample]) ->
         "protocol": task.protocol,
         "shots": task.shots,
         "metric": task.metric,
-        "measures": dict(task.measures),
+        "measures": dict(task.measures) | dict.fromkeys(task.whole, "mean"),
         "mean": task.mean,
         "sets": {name: list(groups) for name, groups in task.sets.items()},
         "options": {name: value for name, value in options.items() if not isinstance(value, Path)},
@@ -54,9 +55,9 @@ def drawn(samples: Sequence[Sample], draws: int) -> list[Sample]:
 def summary(run: Run, task: Task, draws: int) -> dict[str, Any]:
     """The task's entry in `results.json`. Raises TaskError where nothing counts."""
     try:
-        return summarise(
-            run.records(task.name), task.metric, draws, measures=task.measures, mean=task.mean, sets=task.sets
-        )
+        metric = OUTCOME_METRICS[0] if task.metric in task.whole else task.metric
+        entry = summarise(run.records(task.name), metric, draws, measures=task.measures, mean=task.mean, sets=task.sets)
+        return with_whole(entry, list(run.records(task.name)), task.metric, task.whole) if task.whole else entry
     except ValueError as error:
         raise TaskError(
             f"{task.name}: no {task.metric} ({error}); if code could not be judged here, install its languages"

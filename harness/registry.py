@@ -18,7 +18,11 @@ def task_names() -> list[str]:
 
 
 def task_class(name: str) -> type[Task]:
-    """The task of a name, or of `path/to/file.py:Class`. Raises TaskError with the closest names."""
+    """The task of a name, of `lm-eval/NAME` or of `path/to/file.py:Class`. Raises TaskError with the closest names."""
+    if name.startswith("lm-eval/"):
+        from harness.lmeval.tasks import lm_eval_task
+
+        return _checked(lm_eval_task(name), name)
     file, _, class_name = name.rpartition(":")
     if file.endswith(".py"):
         return _from_file(Path(file), class_name)
@@ -50,7 +54,7 @@ def _checked(found: object, name: str) -> type[Task]:
     for attribute in ("name", "version", "title", "protocol", "shots", "metric"):
         if not hasattr(found, attribute):
             raise TaskError(f"{name}: the class has no attribute {attribute!r}; see tasks/api.py for its meaning")
-    known = (*OUTCOME_METRICS, *found.measures)
+    known = (*OUTCOME_METRICS, *found.measures, *found.whole)
     if found.metric not in known:
         raise TaskError(f"{name}: metric {found.metric!r} is none of {', '.join(known)}; declare it in `measures`")
     return found

@@ -297,9 +297,12 @@ class Task(ABC):
     protocol: ClassVar[Literal["base", "chat"]]
     shots: ClassVar[int]
     metric: ClassVar[str]
-    """The chief measure: one of OUTCOME_METRICS or of `measures`."""
+    """The chief measure: one of OUTCOME_METRICS, of `measures` or of `whole`."""
     measures: ClassVar[Mapping[str, Kind]] = {}
     """Further measures by name, each over the samples whose verdict has a score of that name."""
+    whole: ClassVar[Mapping[str, Callable[[Sequence[Any]], float]]] = {}
+    """Measures of a run that are no mean over its samples, such as F1: functions of all samples' `detail["whole"]` of
+    that name, in the data set's order. The metric may be one of them."""
     mean: ClassVar[Literal["items", "groups"]] = "items"
     """What the metric is the mean of: all items alike, or the means of the groups."""
     sets: ClassVar[Mapping[str, tuple[str, ...]]] = {}
