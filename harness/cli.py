@@ -271,9 +271,17 @@ def models() -> None:
 
 @app.command(epilog="Example: harness report runs/qwen2.5-coder-0.5b-instruct-1a2b3c4d")
 def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
-    """Write report.md and report.html of finished runs anew and print their tables."""
+    """Write report.md and report.html of finished runs anew and print their tables.
+
+    Of runs of several models it also draws scores against model size: scaling-TASK.png and .svg in the first folder.
+    """
+    from reports.scaling import common_tasks, write_scaling
+
     for path in runs:
         _report(Run(path), fresh=True)
+    opened = [Run(path) for path in runs]
+    for task in common_tasks(opened):
+        typer.echo(f"plot: {write_scaling(opened, task, opened[0].path)[0]}")
 
 
 @app.command(
@@ -313,6 +321,63 @@ def tokenizer_report(
         _print_table(columns, lines, whole=len(columns))
     for note in measuring.notes(read, codecs, baseline, rows):
         typer.echo(note)
+    typer.echo(f"plot: {plots[0]}")
+
+
+@app.command(
+    name="win-rate",
+    epilog="Example: harness win-rate --answers runs/MINE --opponent gpt-3.5=gpt35.jsonl --judge MODEL",
+)
+def win_rate(
+    answers: Annotated[Path, typer.Option(help="The tested model's: a run of the task win-rate, or a jsonl file.")],
+    opponent: Annotated[str, typer.Option(help="The other model's: [NAME=]FILE.jsonl with `id` and `text`.")],
+    judge: Annotated[str | None, typer.Option(help="Model that judges each pair, in both orders.")] = None,
+    verdicts: Annotated[
+        list[Path] | None, typer.Option(help="A table filled by people; once for each of several raters.")
+    ] = None,
+    export_for_people: Annotated[
+        Path | None, typer.Option(help="Write a table that people can fill, and stop.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results, plot and the judge's run.")] = Path("win-rate"),
+    backend: Annotated[str, typer.Option(help="The judge's: native or hf.")] = "native",
+    dtype: Annotated[str, typer.Option(help="The judge's: float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="The judge's: cpu or cuda.")] = "cpu",
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with win_rate/prompts.jsonl; default our own.")] = None,
+) -> None:
+    """Compare two models' answers pair by pair, by a judge model or by people: shares of wins, ties and losses."""
+    from harness import win_rate as comparing
+    from harness.evaluation import Settings, execute, prepare
+    from harness.progress import Bars
+    from reports.win_plot import write_win_plot
+
+    if sum(way is not None for way in (judge, verdicts, export_for_people)) != 1:
+        raise TaskError("win-rate: give one of --judge, --verdicts and --export-for-people")
+    name, equals, file = opponent.rpartition("=")
+    theirs = Path(file)
+    found = comparing.pairs(answers, theirs, data_dir)
+    facts = {"answers": str(answers), "opponent": name if equals else theirs.stem, "pairs": len(found)}
+    if export_for_people:
+        comparing.export_for_people(export_for_people, found)
+        typer.echo(f"{len(found)} pairs: {export_for_people}; write first, second or tie into its last column")
+        return
+    if judge:
+        comparing.write_pairs(out, found)
+        settings = Settings(
+            tasks=("win-rate-judge",), model=judge, backend=backend, dtype=dtype, device=device, data_dir=out
+        )
+        with Bars() as bars:
+            run = execute(prepare(settings), out / "judge", bars)
+        said = comparing.judged(run)
+        facts["judge"] = run.spec["model"]["name"]
+    else:
+        said, facts["votes"] = comparing.people(verdicts or [], found)
+    by_category = comparing.shares(found, said)
+    comparing.write(out, facts, found, said)
+    parts = {category: [part.value for part in entry.parts] for category, entry in by_category.items()}
+    plots = write_win_plot({answers.stem: parts}, str(facts["opponent"]), out)
+    _print_table(["category", "n", "win %", "tie %", "loss %"], list(comparing.rows(by_category)), whole=5)
+    if len(said) < len(found):
+        typer.echo(f"{len(found) - len(said)} of {len(found)} pairs have no verdict and are left out")
     typer.echo(f"plot: {plots[0]}")
 
 

@@ -87,14 +87,16 @@ def read_rows(name: str, content: bytes) -> list[JsonRow]:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise TaskError(f"{name}: damaged gzip file ({error}); fetch it again") from error
-    if name.endswith((".jsonl", ".jsonl.gz")):
+    if name.endswith((".jsonl", ".jsonl.gz", ".json")):  # BFCL names its files of lines so
         rows = _parse_lines(name, _text(name, content).split("\n"), first=1)
     elif name.endswith(".csv"):
         rows = _parse_csv(name, _text(name, content))
     elif name.endswith((".parquet", ".arrow")):
         rows = _parse_arrow(name, content)
     else:
-        raise TaskError(f"{name}: not a kind of file that is read; use .jsonl, .jsonl.gz, .csv, .parquet or .arrow")
+        raise TaskError(
+            f"{name}: not a kind of file that is read; use .jsonl, .jsonl.gz, .json (lines), .csv, .parquet or .arrow"
+        )
     if not rows:
         raise TaskError(f"{name}: holds no rows; put the data set's file there")
     return rows
@@ -215,7 +217,8 @@ def _over_network(source: Source, tried: list[str]) -> Loaded | None:
 
 def _cache_path(source: Source) -> Path:
     mirror = source.mirror
-    identity = [source.hub, source.config, source.split, *((mirror.sha256, mirror.pattern) if mirror else ())]
+    folder = [source.folder] if source.folder else []
+    identity = [source.hub, source.config, *folder, source.split, *((mirror.sha256, mirror.pattern) if mirror else ())]
     key = hashlib.sha256(canonical(identity).encode()).hexdigest()[:12]
     return cache_dir() / "data" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', source.name)}-{key}.jsonl"
 
@@ -244,10 +247,10 @@ def _from_hub(source: Source, tried: list[str]) -> Loaded | None:
     import datasets
     import httpx2
 
-    parts = " ".join(part for part in (source.hub, source.config, source.split) if part)
+    parts = " ".join(part for part in (source.hub, source.config, source.folder, source.split) if part)
     say(f"{source.name}: from the hub, {parts}")
     try:
-        rows = datasets.load_dataset(source.hub, source.config, split=source.split or "all")
+        rows = datasets.load_dataset(source.hub, source.config, data_dir=source.folder, split=source.split or "all")
     except (ConnectionError, httpx2.HTTPError, datasets.exceptions.DatasetNotFoundError, ValueError) as error:
         # ValueError is how `datasets` says that an offline cache lacks the configuration.
         tried.append(f"the hub, {parts}: {type(error).__name__}: {' '.join(str(error).split())}")

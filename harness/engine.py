@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from harness.judged import Judged
+from harness.pieces import qwen_pieces
 from harness.requests import generate_digest, loglikelihood_digest, rolling_digest, score_digest
 from harness.rolling import Rolls
 from harness.runners import Runners, SandboxHandle
@@ -108,6 +109,10 @@ class Handle:
         rolled = await self._engine.rolled(text, length, stride, begin)
         asked |= {"logprobs": rolled.logprobs, "tokens": rolled.tokens}
         return rolled
+
+    async def pieces(self, text: str) -> list[str]:
+        """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
+        return await self._engine.in_thread(qwen_pieces, text)
 
 
 class Engine:
@@ -209,8 +214,8 @@ class Engine:
 
     async def rolled(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
         if self._text[:2] != (text, begin):  # the lengths of one text come one after another
-            ids = self._tokenizer.encode(text)
-            self._text = text, begin, [self._tokenizer.begin()[1], *ids] if begin else ids
+            prefix = [self._tokenizer.begin()[1]] if begin else []
+            self._text = text, begin, prefix + self._tokenizer.encode(text)
         ids = self._text[2]
         tokens = len(ids) - begin
         if len(ids) < 2:

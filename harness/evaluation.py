@@ -280,6 +280,7 @@ def _judge(
     return {
         "sandbox": sandbox,
         "decoding": kernels.describe(),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
         "tokens": asdict(engine.tokens),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -59,6 +60,10 @@ class HFModel:
         self.device: torch.device = self.model.device
         self.settings = LongContext()
         self.train_length: int = getattr(config, "max_position_embeddings", None) or _TRAIN_LENGTH
+
+    def parameters(self) -> Iterator[Tensor]:
+        """All weights, each once."""
+        return iter(self.model.parameters())
 
     def ntk_step(self, length: int) -> int:
         """Always 0: context extension is the native backend's."""

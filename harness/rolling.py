@@ -64,8 +64,10 @@ class Rolls:
             one
             for one in self._waiting
             if one is first
-            or ((one.ids is first.ids and one.stride is first.stride is None)
-            and self._model.ntk_step(one.length) == step)
+            or (
+                (one.ids is first.ids and one.stride is first.stride is None)
+                and self._model.ntk_step(one.length) == step
+            )
         ]
         self._waiting = [one for one in self._waiting if one not in together]
         longest = max(together, key=lambda one: one.length)

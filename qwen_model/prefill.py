@@ -31,6 +31,7 @@ class CausalLM(Protocol):
     def settings(self) -> LongContext: ...
     @property
     def train_length(self) -> int: ...
+    def parameters(self) -> Iterator[Tensor]: ...
     def ntk_step(self, length: int) -> int: ...
     def __call__(self, input_ids: Tensor, *, layout: Layout, cache: Cache, keep: Tensor | None = None) -> Tensor: ...
 
@@ -121,8 +122,8 @@ class Reader:
     def logprobs(self, sequence: Sequence[int], length: int, first: int = 1) -> Iterator[list[float]]:
         """Log-probabilities (nats) of a text's tokens `first` to `length` - 1 (counted from 0), piece by piece.
 
-        They are those of one pass over the first `length` tokens. The pieces are the sequence's own, whatever part of it
-        is asked for: a number does not hang on `length`, to the last bit, except by dynamic NTK's step.
+        They are those of one pass over the first `length` tokens. The pieces are the sequence's own, whatever part is
+        asked for: a number does not hang on `length`, to the last bit, except by dynamic NTK's step.
         """
         self._hold([], self.model.ntk_step(length))
         self.stack.reserve(min(len(sequence), -(-(length - 1) // PIECE) * PIECE))

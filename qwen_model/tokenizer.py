@@ -67,8 +67,8 @@ class Tokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def begin(self) -> tuple[str, int]:
-        """The token before a text that has nothing before it, as lm-evaluation-harness chooses it: the tokenizer's begin
-        token, else its end token. Raises ModelError where it has neither."""
+        """The token before a text that has nothing before it, by name and id: the tokenizer's begin token, else its end
+        token, as lm-evaluation-harness chooses. Raises ModelError where it has neither."""
         name = self._special("bos_token") or self._special("eos_token")
         ids = self.encode_rendered(name) if name else []
         if len(ids) != 1:

@@ -1,7 +1,7 @@
 """The Qwen Technical Report's tables (arXiv 2309.16609, September 2023) as typed rows.
 
 The values are in `data/qwen_report_tables.yaml`, with the page each table was read from. Where the report contradicts
-itself the table's value stays, and a note gives the other one. Tables 2 and 5 for now.
+itself the table's value stays, and a note gives the other one. Tables 2, 5, 6 and 9 for now.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 from harness.records import MICRO, Estimate, Run
 from reports import paper
 
-OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat"}
+OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat", "table_6": "Qwen-Chat", "table_9": "Qwen-Chat"}
 """The report's own rows of each table."""
 SIZES = ("1.8B", "7B", "14B")
 DECIMALS = {"share": 1, "mean": 3, "perplexity": 2}
@@ -207,7 +207,7 @@ def _differences(table: str, column: str, spec: Mapping[str, Any], model: Mappin
     if not re.fullmatch(rf"(.*/)?qwen-?(1[._]8b|7b|14b){suffix}", name, re.IGNORECASE):
         notes.append(
             f"Another model: this run is of {name}, the report's rows are of the first Qwen (Table 2, base) and "
-            "Qwen-Chat (Table 5)."
+            "Qwen-Chat (the other tables)."
         )
     quantisation = model.get("quantisation")
     if quantisation and str(quantisation).lower() != "none":

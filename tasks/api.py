@@ -51,6 +51,8 @@ class Source:
     """Paths or globs below the data directory (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
     hub: str | None = None
     config: str | None = None
+    folder: str | None = None
+    """Folder of the hub's data set, where that keeps several sets in folders."""
     split: str | None = None
     installed: Installed | None = None
     mirror: Wheel | None = None
@@ -148,6 +150,13 @@ class Model(Protocol):
         puts the tokenizer's begin token (else its end token) in front, so that the
         first token is judged too, and takes it for one of `length`; otherwise special tokens are added only where the
         checkpoint's tokenizer does so by itself.
+        """
+        ...
+
+    async def pieces(self, text: str) -> list[str]:
+        """The text cut as the first Qwen's tokenizer cuts it, whatever the model: what measures over tokens count.
+
+        A piece that is no whole UTF-8 has U+FFFD in it.
         """
         ...
 

@@ -10,7 +10,7 @@ from tasks.api import TaskError
 
 
 def read_documents(path: Path) -> dict[str, str]:
-    """Text by name, in the order of names (folder) or lines (file). Raises TaskError that names file, line and remedy."""
+    """Text by name, in the order of names (folder) or lines (file). Raises TaskError that names file and remedy."""
     found: dict[str, str] = {}
     for name, text, where in _from_folder(path) if path.is_dir() else _from_lines(path):
         if name in found:

@@ -8,7 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class Interpreter:
             self._line, its = socket.socketpair()
             stack.enter_context(self._line)
             with its:
-                self._job = stack.enter_context(closing(room.start({"mode": "cells"}, its)))
+                self._job = room.start({"mode": "cells"}, its)
             stack.callback(self._end)
             self._stack = stack.pop_all()
         for name, text in (files or {}).items():
@@ -83,7 +83,7 @@ class Interpreter:
                 if fd != mine:
                     self._job.read(fd)
             if self._job.ending is not None:
-                outcome, detail = judge(self._job.ending, "", self._job.room.policy)
+                outcome, detail = judge(self._job.ending, self._job.room.policy)
                 return Cell(outcome="killed" if outcome == "ok" else outcome, error=detail)
             try:
                 if writable:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import marshal
+import math
 import os
-import secrets
-import selectors
+import select
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Protocol, cast
 
 from harness.sandbox import scratch, users
 from harness.sandbox.inside.walls import Room as Spec
@@ -23,7 +23,7 @@ from harness.sandbox.verdict import Ending
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _START = "import sys; sys.path.append(sys.argv[1]); from inside.launch import main; main()"
 # Beyond the wall limit, for killing the tree and for a loaded machine.
-_GRACE_SECONDS = 30.0
+GRACE_SECONDS = 30.0
 _START_SECONDS = 60.0
 _CHUNK = 65536
 # The modules that solutions import most; found imported already, they cost nothing.
@@ -73,61 +73,72 @@ class Room:
             "scratch_mb": policy.scratch_mb,
         }
         self.line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        (out, its_out), (err, its_err) = os.pipe(), os.pipe()
+        self.output = (out, err)
         python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+        passed = (its.fileno(), its_out, its_err)
         with its:
             # Never a plain fork: this process may have threads (torch), whose locks a forked Python would inherit.
             self._supervisor = subprocess.Popen(
-                [python, "-P", "-s", "-S", "-B", "-X", "utf8", "-c", _START, _FOLDER, str(its.fileno())],
+                [python, "-P", "-s", "-S", "-B", "-X", "utf8", "-c", _START, _FOLDER, *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(its.fileno(),),
+                pass_fds=passed,
                 # One order of every set for all runs: a verdict must not hang on it.
                 env={"PYTHONHASHSEED": "0"},
                 cwd="/",
                 start_new_session=True,
             )
+            os.close(its_out)
+            os.close(its_err)
+        for fd in self.output:
+            os.set_blocking(fd, False)
         self.line.settimeout(_START_SECONDS)
         try:
             self.line.send(marshal.dumps(dict(spec)))
             answer = self.line.recv(_CHUNK)
         except OSError as error:
-            answer = marshal.dumps({"setup": f"no answer from the launcher ({error})"})
-        if answer != READY:
-            problem = marshal.loads(answer)["setup"] if answer else ""
             self.close()
-            raise self._unavailable(problem or self._last_words or "no answer from the launcher")
+            raise self.lost(f"no answer from the launcher ({error})") from error
+        if answer != READY:
+            self.close()
+            raise self.lost("no answer from the launcher")
         self.line.setblocking(False)
 
     _last_words = ""
+    spent = False
+    """A room can be used for ever."""
 
-    def _unavailable(self, problem: str) -> SandboxUnavailable:
-        return SandboxUnavailable(f"the {self.tier} sandbox failed: {problem}")
+    def lost(self, problem: str) -> Exception:
+        """What to raise when the room, closed by now, no longer answers: its own last words say best why."""
+        if self._last_words:
+            return SandboxUnavailable(f"the {self.tier} sandbox failed: {self._last_words}")
+        return RoomLostError(f"{problem}; run this again")
 
-    def start(self, job: Mapping[str, object], channel: socket.socket | None = None) -> Job:
-        """Starts a job: a dict for inside.solution. Raises RoomLostError."""
-        token = secrets.token_hex(16)
-        out, err, proof = (os.pipe() for _ in range(3))
+    def start(self, job: Mapping[str, str | float], channel: socket.socket | None = None) -> Job:
+        """Starts a job: a dict for inside.solution. Raises RoomLostError or SandboxUnavailable."""
         code = os.memfd_create("job")
-        passed = [code, out[1], err[1], proof[1], *(() if channel is None else (channel.fileno(),))]
         try:
             with open(code, "wb", closefd=False) as file:
-                file.write(marshal.dumps({**job, "token": token}))
-            socket.send_fds(self.line, [RUN], passed)
+                file.write(marshal.dumps(dict(job)))
+            socket.send_fds(self.line, [RUN], [code, *(() if channel is None else (channel.fileno(),))])
         except OSError as error:
-            for fd in (out[0], err[0], proof[0]):
-                os.close(fd)
-            raise RoomLostError(f"the sandbox's supervisor has gone ({error}); run this again") from error
+            self.close()
+            raise self.lost(f"the sandbox's supervisor has gone ({error})") from error
         finally:
-            for fd in passed[:4]:
-                os.close(fd)
-        return Job(self, (out[0], err[0], proof[0]), token)
+            os.close(code)
+        return Job(self)
 
     def close(self) -> None:
         """Ends everything in the room and waits for it."""
+        if self.line.fileno() < 0:
+            return
         self.line.close()
+        for fd in self.output:
+            os.close(fd)
         try:
-            said = self._supervisor.communicate(timeout=_GRACE_SECONDS)[1]
+            said = self._supervisor.communicate(timeout=GRACE_SECONDS)[1]
             self._last_words = said.decode(errors="replace").strip()
         except subprocess.TimeoutExpired:
             self._supervisor.kill()
@@ -137,34 +148,34 @@ class Room:
 class Job:
     """One running job of a room: its output so far and, in time, its ending."""
 
-    def __init__(self, room: Room, fds: tuple[int, int, int], token: str) -> None:
-        self.room, self._token = room, token
-        self._texts = {fd: bytearray() for fd in fds}
-        self._fds = fds
-        keep = room.policy.output_bytes
-        self._space = dict(zip(fds, (keep, keep, _CHUNK), strict=True))
-        self._deadline = time.monotonic() + room.policy.wall_limit + _GRACE_SECONDS
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        self._texts = {fd: bytearray() for fd in room.output}
+        self._deadline = time.monotonic() + room.policy.wall_limit + GRACE_SECONDS
         self.ending: Ending | None = None
-        for fd in fds:
-            os.set_blocking(fd, False)
 
     def sources(self) -> list[int]:
-        """The descriptors to watch; 0 stands for none."""
-        return [*self._fds, self.room.line.fileno()]
+        """The descriptors to watch."""
+        return [*self.room.output, self.room.line.fileno()]
 
-    def read(self, fd: int) -> bool:
-        """Takes what has come on one of sources(); False when nothing will come any more.
+    def read(self, fd: int) -> None:
+        """Takes what has come on one of sources().
 
         Of stdout and stderr the first bytes are kept: what follows is dropped, so that nobody waits for us.
+        Raises RoomLostError when the room does not answer any more, SandboxUnavailable when a wall is missing.
         """
-        if fd not in self._texts:
+        if fd in self._texts:
+            self._take(fd)
+        else:
             self._end()
-            return False
+
+    def _take(self, fd: int) -> bool:
         try:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
             return False
-        self._texts[fd] += data[: self._space[fd] - len(self._texts[fd])]
+        text = self._texts[fd]
+        text += data[: self.room.policy.output_bytes - len(text)]
         return bool(data)
 
     def _end(self) -> None:
@@ -173,13 +184,14 @@ class Job:
         except OSError:
             answer = b""
         if not answer:
-            raise RoomLostError("the sandbox's supervisor has gone; run this again")
+            self.room.close()
+            raise self.room.lost("the sandbox's supervisor has gone")
         said = marshal.loads(answer)
         if "setup" in said:
-            raise self.room._unavailable(said["setup"])
+            raise SandboxUnavailable(f"the {self.room.tier} sandbox failed: {said['setup']}")
         self.ending = cast(Ending, said)
-        for fd in self._fds:  # the writers are dead: what is left is in the pipes
-            while self.read(fd):
+        for fd in self._texts:  # the writers are dead: what is left is in the pipes
+            while self._take(fd):
                 pass
 
     def stop(self) -> None:
@@ -187,9 +199,9 @@ class Job:
         with suppress(OSError):
             self.room.line.send(KILL)
 
-    def close(self) -> None:
-        for fd in self._fds:
-            os.close(fd)
+    @property
+    def over(self) -> bool:
+        return self.ending is not None
 
     @property
     def left(self) -> float:
@@ -198,37 +210,41 @@ class Job:
 
     @property
     def stdout(self) -> str:
-        return self._texts[self._fds[0]].decode(errors="replace")
+        return self._texts[self.room.output[0]].decode(errors="replace")
 
     @property
     def stderr(self) -> str:
-        return self._texts[self._fds[1]].decode(errors="replace")
+        return self._texts[self.room.output[1]].decode(errors="replace")
 
+
+class Source(Protocol):
+    """What can be waited for."""
+
+    def sources(self) -> list[int]: ...
+    def read(self, fd: int) -> None: ...
     @property
-    def kind(self) -> str:
-        """What the process said of its end, "" if nothing credible."""
-        proven, mark = self._texts[self._fds[2]].decode(errors="replace"), f"{self._token} "
-        return proven.removeprefix(mark) if proven.startswith(mark) else ""
+    def over(self) -> bool: ...
+    @property
+    def left(self) -> float: ...
 
 
-def wait(jobs: Sequence[Job], ended: Callable[[Job], Any] = lambda job: None) -> None:
-    """Reads all jobs until all have ended; `ended` is called with each as it ends.
+def wait(wanted: Source, *others: Source, seconds: float = math.inf) -> bool:
+    """Reads all until `wanted` is over, at most `seconds`: whether it is.
 
-    Raises RoomLostError when a supervisor goes or is long overdue, SandboxUnavailable when a wall is missing.
+    Raises RoomLostError when a room goes or is long overdue, SandboxUnavailable when a wall is missing.
     """
-    with selectors.DefaultSelector() as selector:
-        for job in jobs:
-            for fd in job.sources():
-                selector.register(fd, selectors.EVENT_READ, job)
-        while waiting := [job for job in jobs if job.ending is None]:
-            if (left := min(job.left for job in waiting)) <= 0:
-                raise RoomLostError("the sandbox's supervisor does not answer; run this again")
-            for key, _ in selector.select(left):
-                job = key.data
-                if job.ending is None and not job.read(key.fd):
-                    selector.unregister(key.fd)
-                    if job.ending is not None:
-                        for fd in job.sources():
-                            if fd in selector.get_map():
-                                selector.unregister(fd)
-                        ended(job)
+    end = time.monotonic() + seconds
+    while not wanted.over:
+        watched = {fd: one for one in (wanted, *others) if not one.over for fd in one.sources()}
+        poll = select.poll()
+        for fd in watched:
+            poll.register(fd, select.POLLIN)
+        left = min(end - time.monotonic(), wanted.left)
+        if left <= 0:
+            if seconds < math.inf:
+                return False
+            raise RoomLostError("the sandbox's supervisor does not answer; run this again")
+        for fd, _ in poll.poll(1000 * left):
+            if not watched[fd].over:
+                watched[fd].read(fd)
+    return True

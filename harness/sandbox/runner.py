@@ -9,13 +9,19 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 from harness.sandbox import packages, tiers
 from harness.sandbox.gate import GATE
-from harness.sandbox.policy import Policy, Result, SandboxUnavailable, Tier
-from harness.sandbox.room import Room, wait
+from harness.sandbox.judging import Judge
+from harness.sandbox.policy import Outcome, Policy, Result, SandboxUnavailable, Tier
+from harness.sandbox.room import Job, Room, wait
 from harness.sandbox.verdict import judge, judge_tests
+
+Kept = TypeVar("Kept", Room, Judge)
+_LEAVING_SECONDS = 0.3
+"""For a solution to end by itself once its tests are done."""
 
 
 class Sandbox:
@@ -35,15 +41,15 @@ class Sandbox:
         if unsafe and not sys.platform.startswith("linux"):
             raise SandboxUnavailable(tiers.NOT_LINUX)
         self.tier: Tier = _tier or ("none" if unsafe else tiers.probe().tier)
-        self._idle: list[Room] = []
+        self._rooms: list[Room] = []
+        self._judges: list[Judge] = []
         self._lock = threading.Lock()
-        self._finalizer = weakref.finalize(self, _close_all, self._idle)
+        self._finalizer = weakref.finalize(self, _close_all, self._rooms, self._judges)
 
     def close(self) -> None:
         """Ends the rooms that are kept; later runs make new ones."""
         with self._lock:
-            idle, self._idle[:] = list(self._idle), []
-        _close_all(idle)
+            _close_all(self._rooms, self._judges)
 
     def __enter__(self) -> Sandbox:
         return self
@@ -82,55 +88,71 @@ class Sandbox:
         return dataclasses.replace(result, detail=f"{result.detail}; tried again alone")
 
     def _run(self, source: str) -> Result:
-        with self.room() as room, closing(room.start({"mode": "program", "source": source})) as job:
-            wait([job])
+        with self.room() as room:
+            job = room.start({"mode": "program", "source": source})
+            wait(job)
             assert job.ending is not None
-            outcome, detail = judge(job.ending, job.kind, self.policy)
-            return Result(
-                outcome=outcome,
-                stdout=job.stdout,
-                stderr=job.stderr,
-                cpu_seconds=job.ending["cpu_seconds"],
-                wall_seconds=job.ending["wall_seconds"],
-                detail=detail,
-            )
+            outcome, detail = judge(job.ending, self.policy)
+            return self._result(job, outcome, detail, job.stderr)
 
     def _check(self, solution: str, tests: str, names: Sequence[str], setup: str) -> Result:
-        job = {"mode": "tests", "source": tests, "setup": setup, "names": list(names)}
-        with ExitStack() as stack:
-            room, tests_room = stack.enter_context(self.room()), stack.enter_context(self.room())
+        with self._kept(self._judges, self._new_judge) as tester, self.room() as room:
             ours, theirs = socket.socketpair()
             with ours, theirs:
-                code = stack.enter_context(closing(room.start({"mode": "solution", "source": solution}, ours)))
-                judging = stack.enter_context(closing(tests_room.start(job, theirs)))
-            wait([code, judging], lambda job: code.stop() if job is judging else None)
-            assert code.ending is not None and judging.ending is not None
-            outcome, detail = judge_tests((code.ending, code.kind), (judging.ending, judging.kind), self.policy)
-            return Result(
-                outcome=outcome,
-                stdout=code.stdout,
-                stderr=code.stderr + judging.stderr,
-                cpu_seconds=code.ending["cpu_seconds"],
-                wall_seconds=code.ending["wall_seconds"],
-                detail=detail,
-            )
+                job = room.start({"mode": "solution", "source": solution}, ours)
+                tester.ask(setup, tests, names, theirs)
+            wait(tester, job)
+            if not wait(job, seconds=_LEAVING_SECONDS):
+                job.stop()
+                wait(job)
+            assert job.ending is not None and tester.word is not None
+            outcome, detail = judge_tests(job.ending, tester.word, self.policy)
+            return self._result(job, outcome, detail, job.stderr + tester.output)
+
+    def _result(self, job: Job, outcome: Outcome, detail: str, stderr: str) -> Result:
+        assert job.ending is not None
+        return Result(
+            outcome=outcome,
+            stdout=job.stdout,
+            stderr=stderr,
+            cpu_seconds=job.ending["cpu_seconds"],
+            wall_seconds=job.ending["wall_seconds"],
+            detail=detail,
+        )
+
+    def _new_room(self) -> Room:
+        return Room(self.policy, self.tier, self._read, self._path)
+
+    def _new_judge(self) -> Judge:
+        return Judge(self.policy, self.tier, self._read, self._path)
+
+    def room(self) -> AbstractContextManager[Room]:
+        """A room for one job."""
+        return self._kept(self._rooms, self._new_room)
 
     @contextmanager
-    def room(self) -> Iterator[Room]:
-        """A room for one job: a kept one, or a new one. After any exception it is not used again."""
+    def _kept(self, idle: list[Kept], new: Callable[[], Kept]) -> Iterator[Kept]:
+        """One that is kept, or a new one. After any exception, or when it is spent, it is not used again."""
         with self._lock:
-            room = self._idle.pop() if self._idle else None
-        if room is None:
-            room = Room(self.policy, self.tier, self._read, self._path)
+            one = idle.pop() if idle else None
+        if one is None:
+            one = new()
         try:
-            yield room
+            yield one
         except BaseException:
-            room.close()
+            one.close()
             raise
+        if one.spent:
+            one.close()
+            return
         with self._lock:
-            self._idle.append(room)
+            idle.append(one)
 
 
-def _close_all(rooms: list[Room]) -> None:
+def _close_all(rooms: list[Room], judges: list[Judge]) -> None:
     for room in rooms:
         room.close()
+    for tester in judges:
+        tester.close()
+    rooms.clear()
+    judges.clear()

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import signal
-from typing import NotRequired, TypedDict
+from typing import Literal, TypedDict
 
 from harness.sandbox.policy import Outcome, Policy
 
 
 class Ending(TypedDict):
     """How a job ended. reason: why it was killed ("" it was not, "stopped" by us, else "wall", "cpu", "memory",
-    "processes", "scratch"); status: as of waitpid; cpu_seconds of the whole tree; wall_seconds from start to end;
-    setup: the wall that could not be put up."""
+    "processes", "scratch"); status: as of waitpid; kind: what the process said of its end ("ok", "error", "syntax",
+    "memory"), "" if it said nothing; cpu_seconds of the whole tree; wall_seconds from start to end."""
 
     reason: str
     status: int
+    kind: str
     cpu_seconds: float
     wall_seconds: float
-    setup: NotRequired[str]
 
 
-def judge(ending: Ending, kind: str, policy: Policy) -> tuple[Outcome, str]:
-    """The outcome of a program, or of a solution by itself, and how it came about in words.
+Word = Literal["ok", "wrong", "remote", "memory", "gone"]
+"""What tests say: all held, one did not, a call raised, a call raised MemoryError, the solution answered no more."""
 
-    kind: what the process said of its end ("ok", "error", "syntax", "memory"), "" if it said nothing.
-    """
+
+def judge(ending: Ending, policy: Policy) -> tuple[Outcome, str]:
+    """The outcome of a program, or of a solution by itself, and how it came about in words."""
+    kind = ending["kind"]
     over: dict[str, tuple[Outcome, str]] = {
         "wall": ("timeout", f"killed after {policy.wall_limit:g} s by the clock"),
         "cpu": ("timeout", f"killed after {policy.cpu_seconds:g} s of processor time"),
@@ -56,22 +60,25 @@ def judge(ending: Ending, kind: str, policy: Policy) -> tuple[Outcome, str]:
     return "killed", "exit status 0 before the end"
 
 
-def judge_tests(solution: tuple[Ending, str], tests: tuple[Ending, str], policy: Policy) -> tuple[Outcome, str]:
-    """The outcome of a solution under its tests. Each pair: how the process ended, and what it said of its end.
+def judge_tests(solution: Ending, tests: Word | Ending, policy: Policy) -> tuple[Outcome, str]:
+    """The outcome of a solution under its tests: by their word, or by how they ended without one.
 
     Only the tests' word makes it "passed": no code of the solution's runs in their process.
     """
-    alone, why = judge(*solution, policy)
-    outcome, how = judge(*tests, policy)
-    kind = tests[1]
-    if outcome == "ok":
+    alone, why = judge(solution, policy)
+    if isinstance(tests, dict):
+        if alone in ("timeout", "memory"):
+            return alone, why
+        if os.waitstatus_to_exitcode(tests["status"]) == -signal.SIGPROF:  # the timer that they set themselves
+            return "timeout", f"the tests: used more than {policy.cpu_seconds:g} s of processor time"
+        outcome, how = judge(tests, dataclasses.replace(policy, cpu_seconds=math.inf))  # it was for all their work
+        return outcome, f"the tests: {how}"
+    if tests == "ok":
         return ("passed", "all tests held") if alone != "timeout" else (alone, why)
-    if kind == "wrong":
+    if tests == "wrong":
         return "wrong", "a test did not hold"
-    if kind == "remote":
+    if tests == "remote":
         return "error", "uncaught exception in a call"
-    if kind == "gone":
-        return ("killed", "ended before its tests did") if alone == "ok" else (alone, why)
-    if outcome == "timeout" and alone in ("timeout", "memory"):
-        return alone, why
-    return outcome, f"the tests: {how}"
+    if tests == "memory":
+        return "memory", f"MemoryError under a limit of {policy.memory_mb} MiB"
+    return ("killed", "ended before its tests did") if alone == "ok" else (alone, why)

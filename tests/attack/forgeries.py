@@ -52,9 +52,9 @@ BY_STATUS = {
 # Aimed at this sandbox: the channel to the tests, the proof of the end, the launcher's own functions.
 OURS = {
     "say_ok_everywhere": "import os, sys\nframe = sys._getframe()\nwhile frame:\n"
-    "    for value in [*frame.f_locals.values()]:\n        if type(value) is dict and 'token' in value:\n"
-    "            for fd in range(3, 256):\n                try: os.write(fd, (value['token'] + ' ok').encode())\n"
-    "                except OSError: pass\n            value.clear()\n    frame = frame.f_back\n" + WRONG,
+    "    if type(token := frame.f_locals.get('token')) is str:\n"
+    "        for fd in range(3, 256):\n            try: os.write(fd, (token + ' ok').encode())\n"
+    "            except OSError: pass\n        break\n    frame = frame.f_back\n" + WRONG,
     "answer_before_asked": "import os, struct\ndef send(text):\n    for fd in range(3, 256):\n"
     "        try: os.write(fd, struct.pack('<I', len(text)) + text)\n        except OSError: pass\n"
     "send(b'\"ready\"')\nsend(b'[\"passed\", true]')\nsend(b'[\"ok\", 0]')\n" + WRONG,

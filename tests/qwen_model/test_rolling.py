@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -79,7 +81,7 @@ def test_windows_judge_every_token_once_with_the_most_context(tokens, length, st
     judged = [place for _, end, first in found for place in range(first, end)]
     assert judged == list(range(1, tokens))
     assert all(end - start == min(length, tokens) for start, end, _ in found)
-    for before, (start, end, first) in zip(found, found[1:], strict=False):
+    for before, (start, end, first) in pairwise(found):
         assert first == before[1]  # an earlier window would not have held it
         assert end - before[1] == stride or end == tokens
         assert first - start >= length - stride

@@ -1,14 +1,16 @@
-"""The supervisor of a room: starts the zygote behind its walls, hands it job after job, watches each, says how it went.
+"""The supervisor of a room: starts the zygote behind its walls and watches the jobs that run there.
 
-    python -P -s -S -c "...; from inside.launch import main; main()" FOLDER LINE      (a descriptor)
+    python -P -s -S -c "...; from inside.launch import main; main()" FOLDER LINE OUT ERR      (descriptors)
 
-LINE is a socket of packets, each one message: first the room, marshalled; then for each job RUN with its descriptors,
-answered by its ending. KILL ends a job early. When the other side closes, everything is killed.
+LINE is a socket of packets, each one message: first the room, marshalled, answered by READY. From then on it is the
+zygote's: for each job RUN with its descriptors, answered by its ending; KILL ends a job early. When the other side
+closes, everything is killed. OUT and ERR are where jobs print to.
 """
 
 from __future__ import annotations
 
 import marshal
+import mmap
 import os
 import select
 import signal
@@ -21,10 +23,6 @@ from . import cleanup, kernel, tree, walls, zygote
 POLL_SECONDS = 0.05
 SCRATCH_ENTRIES = 10000
 PATIENCE_SECONDS = 10.0
-
-
-class _AbandonedError(Exception):
-    """Nobody wants the results any more."""
 
 
 def _scratch_full(folder: str, limit_mb: int) -> bool:
@@ -68,61 +66,45 @@ def _objection(room: walls.Room, spent: float, deadline: float) -> str:
     return "scratch" if _scratch_full(room["scratch"], room["scratch_mb"]) else ""
 
 
-def _watch(room: walls.Room, line: socket.socket, below: socket.socket, spent: float) -> dict[str, object]:
-    """Waits for the end of the job that the zygote runs, which is hastened on an objection: how it ended.
+def _watch(room: walls.Room, below: socket.socket, page: mmap.mmap) -> None:
+    """Tells the zygote which job must end and why, until the zygote ends.
 
-    Raises SetupError when the zygote does not answer, _Abandoned when nobody wants to know.
+    Raises SetupError when a job does not end. A job is looked at from the second time on that it is met: most have
+    ended by then, and looking takes as long as many of them.
     """
-    deadline, reason = time.monotonic() + room["wall_seconds"], ""
-    while True:
-        pause = min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))
-        ready = select.select([line, below], [], [], PATIENCE_SECONDS if reason else pause)[0]
-        if below in ready:
-            if not (answer := below.recv(65536)):
-                raise kernel.SetupError("the zygote ended")
-            ending: dict[str, object] = marshal.loads(answer)
-            return {"reason": reason, **ending}
-        if line in ready:
-            if line.recv(16) != zygote.KILL:
-                raise _AbandonedError
-            reason = reason or "stopped"
-            below.send(zygote.KILL)
-        elif reason:
-            raise kernel.SetupError("the processes of the code could not be killed")
-        elif reason := _objection(room, spent, deadline):
-            below.send(zygote.KILL)
-
-
-def _serve(room: walls.Room, line: socket.socket) -> None:
-    below, pid = zygote.start(room)
-    line.send(zygote.READY)
-    while True:
-        message, fds, _, _ = socket.recv_fds(line, 16, zygote.MAX_FDS)
-        if not message:
-            return
-        if message != zygote.RUN:
-            continue  # KILL came too late: the job had ended
-        spent = tree.cpu_seconds([pid])
-        socket.send_fds(below, [zygote.RUN], fds)
-        for fd in fds:
-            os.close(fd)
-        line.send(marshal.dumps(_watch(room, line, below, spent)))
+    met, told, pause = 0, 0.0, POLL_SECONDS
+    while not select.select([below], [], [], pause)[0]:
+        number, began, spent = zygote.CLOCK.unpack(page[: zygote.CLOCK.size])
+        pause = POLL_SECONDS
+        if number != met:
+            met, told = number, 0.0
+        elif number and told:
+            if time.monotonic() > told + PATIENCE_SECONDS:
+                raise kernel.SetupError("the processes of the code could not be killed")
+        elif number:
+            if reason := _objection(room, spent, began + room["wall_seconds"]):
+                below.send(f"{reason} {number}".encode())
+                told = time.monotonic()
+            age = time.monotonic() - began
+            pause = max(POLL_SECONDS, min(age / 20, 1.0, began + room["wall_seconds"] - time.monotonic()))
 
 
 def main() -> None:
     """The whole life of the supervisor."""
     sys.path.pop()  # the folder that we were imported from
-    line = socket.socket(fileno=walls.move_up(int(sys.argv[2])))
+    line, *output = (walls.move_up(int(number)) for number in sys.argv[2:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    room: walls.Room = marshal.loads(line.recv(1 << 20))
-    try:
-        kernel.prctl("PR_SET_CHILD_SUBREAPER", kernel.PR_SET_CHILD_SUBREAPER, 1)
-        _serve(room, line)
-    except (kernel.SetupError, OSError) as error:
-        line.send(marshal.dumps({"setup": str(error)}))
-    except _AbandonedError:
-        pass
-    finally:
-        tree.kill_all(None)
-        if room["tier"] != "namespaces":
-            cleanup.remove(room["scratch"])
+    with socket.socket(fileno=os.dup(line)) as above:
+        room: walls.Room = marshal.loads(above.recv(1 << 20))
+        try:
+            kernel.prctl("PR_SET_CHILD_SUBREAPER", kernel.PR_SET_CHILD_SUBREAPER, 1)
+            below, page = zygote.start(room, line, (output[0], output[1]))
+            above.send(zygote.READY)
+            above.close()
+            _watch(room, below, page)
+        except (kernel.SetupError, OSError) as error:
+            print(error, file=sys.stderr)
+        finally:
+            tree.kill_all(None)
+            if room["tier"] != "namespaces":
+                cleanup.remove(room["scratch"])

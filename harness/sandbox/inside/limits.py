@@ -13,25 +13,34 @@ MIB = 1 << 20
 OPEN_FILES = 64
 
 
-def set_limits(cpu_seconds: float, memory_mb: int, processes: int, file_mb: int) -> None:
+def set_limits(memory_mb: int, processes: int, file_mb: int) -> None:
     """For this process and each that it starts, each counted alone (processes excepted: by user)."""
-    cpu = math.ceil(cpu_seconds)
     limits = {
-        # One second between the signal that can be caught and the one that cannot.
-        resource.RLIMIT_CPU: (cpu, cpu + 1),
-        resource.RLIMIT_AS: (memory_mb * MIB, memory_mb * MIB),
-        resource.RLIMIT_FSIZE: (file_mb * MIB, file_mb * MIB),
-        resource.RLIMIT_NPROC: (processes, processes),
-        resource.RLIMIT_NOFILE: (OPEN_FILES, OPEN_FILES),
-        resource.RLIMIT_CORE: (0, 0),
-        resource.RLIMIT_MEMLOCK: (0, 0),
-        resource.RLIMIT_MSGQUEUE: (0, 0),
+        resource.RLIMIT_AS: memory_mb * MIB,
+        resource.RLIMIT_FSIZE: file_mb * MIB,
+        resource.RLIMIT_NPROC: processes,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
     }
-    for which, (soft, hard) in limits.items():
-        most = resource.getrlimit(which)[1]
-        if most != resource.RLIM_INFINITY:
-            soft, hard = min(soft, most), min(hard, most)
-        resource.setrlimit(which, (soft, hard))
+    for which, limit in limits.items():
+        _set(which, limit, limit)
+
+
+def limit_child(cpu_seconds: float) -> None:
+    """What the zygote itself would run into: processor time, and descriptors, of which it has some beyond the limit."""
+    if cpu_seconds < math.inf:
+        cpu = math.ceil(cpu_seconds)
+        # One second between the signal that can be caught and the one that cannot.
+        _set(resource.RLIMIT_CPU, cpu, cpu + 1)
+    _set(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+
+
+def _set(which: int, soft: int, hard: int) -> None:
+    most = resource.getrlimit(which)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(which, (soft, hard))
 
 
 def readable_by_all(path: str, parents: bool) -> bool:

@@ -53,14 +53,16 @@ CHANGE_OWN_FILES: dict[str, tuple[int | None, int | None]] = {
     "utimensat": (280, 88), "fchmod": (91, 52), "fchown": (93, 55), "fsetxattr": (190, 7), "fremovexattr": (199, 16),
 }  # fmt: skip
 
-SIGNALS: dict[str, tuple[int | None, int | None]] = {
+SIGNALS: dict[str, tuple[int, int]] = {
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
 }  # fmt: skip
 
 NAMESPACE_FLAGS = 0x7E020000
 CLONE, CLONE3, SOCKETPAIR, IOCTL, FCNTL, PRLIMIT = (56, 220), (435, 435), (53, 199), (16, 29), (72, 25), (302, 261)
 SCHED_OF_PID = ((203, 122), (144, 119), (142, 118), (314, 274))  # setaffinity, setscheduler, setparam, setattr
-KILL, TKILL, TGKILL = (62, 129), (200, 130), (234, 131)
+KILL, TKILL, TGKILL, PIDFD_OPEN = (62, 129), (200, 130), (234, 131), (434, 434)
+FIRST = 1
+"""The zygote, in a namespace of its own; elsewhere the machine's init. Nobody's but ours to signal."""
 LAST_KNOWN = 462
 X32_BIT = 0x40000000
 
@@ -105,8 +107,8 @@ def program(machine: str, signals_to: int | None, change_own_files: bool) -> lis
         (JUMP_AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, FAIL | errno.EPERM),
         (JUMP_AT_LEAST, 0, 1, LAST_KNOWN + 1), (RETURN, 0, 0, FAIL | errno.ENOSYS),
     ]  # fmt: skip
-    for numbers in DENIED.values():
-        code += _fail(numbers[at])
+    for denied_call in DENIED.values():
+        code += _fail(denied_call[at])
     code += _fail(CLONE3[at], errno.ENOSYS)  # its flags are in memory, out of sight; libc falls back to clone
     code += _judge(CLONE[at], [_argument(0), (JUMP_ANY_BIT, 0, 1, NAMESPACE_FLAGS)])
     code += _unless_equal(SOCKETPAIR[at], 0, 1)
@@ -116,6 +118,8 @@ def program(machine: str, signals_to: int | None, change_own_files: bool) -> lis
         code += _if_equal(FCNTL[at], 1, denied)
     for numbers in (PRLIMIT, *SCHED_OF_PID):  # process 0 is oneself
         code += _unless_equal(numbers[at], 0, 0)
+    for numbers in (KILL, TKILL, TGKILL, PIDFD_OPEN, SIGNALS["rt_sigqueueinfo"], SIGNALS["rt_tgsigqueueinfo"]):
+        code += _if_equal(numbers[at], 0, FIRST)
     if not change_own_files:
         for pair in CHANGE_OWN_FILES.values():
             code += _fail(pair[at])

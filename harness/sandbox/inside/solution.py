@@ -5,19 +5,19 @@ from __future__ import annotations
 import atexit
 import builtins
 import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
-from . import cells, wire
+from . import cells, judging, wire
 
 NAME = "<solution>"
-TESTS = "<tests>"
 
 
-def _show(source: str, name: str, error: BaseException, traceback: TracebackType | None) -> None:
+def show(source: str, name: str, error: BaseException, traceback: TracebackType | None) -> None:
     """The traceback on stderr, with the lines of the source, without the launcher's own frames."""
     import linecache  # paid for by failing code only
     from traceback import print_exception
@@ -42,24 +42,21 @@ def _exit_status(error: SystemExit) -> int:
     return 1
 
 
-def run(job: dict[str, Any], proof: int, channel: int = -1) -> NoReturn:
+def run(job: dict[str, Any], token: str, proof: int, channel: int = -1) -> NoReturn:
     """Does the job and ends the process; writes `token kind` to the descriptor proof when it ended by itself.
 
     The token keeps apart what the code writes to descriptors that it happens to find. It is no secret to code that
     looks for it: nothing but tests, which share their process with no code of a model's, is believed to have passed.
     """
-    {"program": _program, "solution": _solution, "tests": _tests, "cells": _cells}[job["mode"]](
-        job, _ender(job["token"], proof), channel
-    )
+    modes = {"program": _program, "solution": _solution, "judge": _judge, "cells": _cells}
+    modes[job["mode"]](job, _ender(token, proof), channel)
     os._exit(1)
 
 
 def _ender(token: str, proof: int) -> Callable[[str, int], NoReturn]:
     """How this process ends. What the code could replace in modules is taken hold of before it starts."""
     write, leave, getpid, me = os.write, os._exit, os.getpid, os.getpid()
-    kinds = {
-        kind: f"{token} {kind}".encode() for kind in ("ok", "error", "syntax", "memory", "wrong", "remote", "gone")
-    }
+    kinds = {kind: f"{token} {kind}".encode() for kind in ("ok", "error", "syntax", "memory")}
     flushes = (sys.stdout.flush, sys.stderr.flush)
 
     def end(kind: str, status: int) -> NoReturn:
@@ -84,7 +81,7 @@ def _compile(source: str, end: Callable[[str, int], NoReturn]) -> CodeType:
     try:
         return compile(source, NAME, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        _show(source, NAME, error, None)
+        show(source, NAME, error, None)
         end("syntax", 1)
     except MemoryError:
         end("memory", 1)
@@ -100,7 +97,7 @@ def _execute(source: str, code: CodeType, names: dict[str, Any], end: Callable[[
         show_in_c(type(error), error, error.__traceback__ and error.__traceback__.tb_next)  # no memory for an import
         end("memory", 1)
     except BaseException as error:  # whatever the code raised; there is nobody above to see it
-        _show(source, NAME, error, error.__traceback__ and error.__traceback__.tb_next)
+        show(source, NAME, error, error.__traceback__ and error.__traceback__.tb_next)
         end("error", 1)
 
 
@@ -137,7 +134,7 @@ def _solution(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel:
             end("exit", _exit_status(error))
         except BaseException as error:  # whatever the code raised: the tests are told
             with suppress(MemoryError, RecursionError):
-                _show(source, NAME, error, error.__traceback__ and error.__traceback__.tb_next)
+                show(source, NAME, error, error.__traceback__ and error.__traceback__.tb_next)
             reply = ["memory" if isinstance(error, MemoryError) else "error", type(error).__name__]
         line.send(reply)
 
@@ -147,50 +144,6 @@ def _cells(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: in
     end("ok", 0)
 
 
-class _CallError(BaseException):
-    """A call of the solution raised; of BaseException so that no test catches it by accident."""
-
-
-class _GoneError(BaseException):
-    """The solution's process answers no more."""
-
-
-def _stub(line: wire.Channel, name: str) -> wire.Name:
-    """The tests' view of a function of the solution's."""
-
-    class Stub(wire.Name):
-        def __call__(self, *args: Any, **keywords: Any) -> Any:
-            try:
-                line.send([name, [*map(wire.encode, args)], [[key, wire.encode(arg)] for key, arg in keywords.items()]])
-                kind, answer = line.receive()
-            except (EOFError, OSError) as error:
-                raise _GoneError from error
-            if kind != "value":
-                raise _CallError(kind, answer)
-            return wire.decode(answer)
-
-    wire.ENCODERS[Stub] = wire.ENCODERS[wire.Name]
-    return Stub(name)
-
-
-def _tests(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: int) -> None:
-    """Runs the tests, in which the solution's names stand for calls into its process."""
-    line = wire.Channel(channel)
-    names = _main_module()
-    source = job["setup"]
-    try:
-        exec(compile(source, TESTS, "exec", dont_inherit=True), names)
-        names.update({name: _stub(line, name) for name in job["names"]})
-        source = job["source"]
-        code = compile(source, TESTS, "exec", dont_inherit=True)
-        if line.receive() != "ready":
-            raise _GoneError
-        exec(code, names)
-    except (EOFError, _GoneError):
-        end("gone", 1)
-    except _CallError as error:
-        end("memory" if error.args[0] == "memory" else "remote", 1)
-    except BaseException as error:  # an assertion, or whatever a wrong value led to
-        _show(source, TESTS, error, error.__traceback__ and error.__traceback__.tb_next)
-        end("wrong", 1)
+def _judge(job: dict[str, Any], end: Callable[[str, int], NoReturn], channel: int) -> None:
+    judging.serve(socket.socket(fileno=channel), job["cpu_seconds"])
     end("ok", 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import signal
 import sys
 from typing import TypedDict
 
@@ -75,7 +74,7 @@ class Walls:
         self.room = room
         self.keep_reading = False
         self.rules: landlock.Ruleset | None = None
-        self._filtered = False
+        self._filtered = self._around_zygote = False
         # Of the host's files and processes, which Landlock and seccomp then close off.
         in_view = room["tier"] == "landlock"
         if room["tier"] == "none":
@@ -98,7 +97,13 @@ class Walls:
             self.keep_reading = not all(limits.readable_by_all(path, parents=in_view) for path in read)
         self._signals_to_itself = in_view and version < landlock.SCOPE_ABI
         self._change_own_files = not in_view or room["uid"] is not None
-        if not self._signals_to_itself and self._change_own_files:
+        if room["tier"] == "namespaces":
+            # Around the zygote, whose children then need not pay for it. As the first process of its namespace it
+            # cannot be signalled from within, nor traced.
+            self._limit(self.processes())
+            self._restrict()
+            self._around_zygote = True
+        elif not self._signals_to_itself and self._change_own_files:
             # Nothing in it hinders the zygote, which needs it once where each child would pay for it anew.
             kernel.prctl("PR_SET_NO_NEW_PRIVS", kernel.PR_SET_NO_NEW_PRIVS, 1)
             seccomp.install(self._assemble(None))
@@ -110,28 +115,37 @@ class Walls:
     def processes(self) -> int:
         """The limit of processes that the kernel is given: it counts by user."""
         most = self.room["processes"]
+        if self.room["tier"] == "namespaces":
+            return most + (
+                1 if self.room["uid"] is not None else 2
+            )  # the zygote is the same user, or the supervisor too
         if self.room["uid"] is not None:
             return most
-        if self.room["tier"] == "namespaces":
-            return most + 2  # the supervisor and the zygote are the same user
         return most + tree.tasks_of_user(os.getuid()) + SPARE_PROCESSES
 
     def put_up(self, processes: int, keep: list[int], last: int) -> None:
-        """Puts all of them up around this process. Of its descriptors of ours `keep` stay open and, until all is done,
-        `last`, which is then closed."""
-        room = self.room
+        """Puts up around this process what is not yet around the zygote. Of its descriptors of ours `keep` stay open
+        and, until all is done, `last`, which is then closed."""
         os.setsid()
-        os.chdir(room["scratch"])
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        limits.set_limits(room["cpu_seconds"], room["address_mb"], processes, room["file_mb"])
-        if room["tier"] != "none":
-            limits.drop_privileges(room["uid"], keep_reading=self.keep_reading)
-        limits.die_with_parent()
-        if self.rules is not None:
-            self.rules.restrict()
+        os.chdir(self.room["scratch"])
+        if not self._around_zygote:
+            self._limit(processes)
+            if self.room["tier"] != "none":
+                self._restrict()
+            limits.die_with_parent()
+        limits.limit_child(self.room["cpu_seconds"])
         stay = sorted([*keep, last])
         for low, high in zip([2, *stay], [*stay, END_FD], strict=True):
             os.closerange(low + 1, high)
-        if room["tier"] != "none" and not self._filtered:
-            seccomp.install(self._assemble(os.getpid() if self._signals_to_itself else None))
         os.close(last)
+
+    def _limit(self, processes: int) -> None:
+        limits.set_limits(self.room["address_mb"], processes, self.room["file_mb"])
+
+    def _restrict(self) -> None:
+        """Takes away privileges, files and system calls, for good."""
+        limits.drop_privileges(self.room["uid"], keep_reading=self.keep_reading)
+        if self.rules is not None:
+            self.rules.restrict()
+        if not self._filtered:
+            seccomp.install(self._assemble(os.getpid() if self._signals_to_itself else None))
