@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.pieces import qwen_pieces
 from harness.requests import as_text, generate_digest, loglikelihood_digest, rolling_digest, score_digest
 from tasks.api import Decoding, Prompt, Reply, Rolled, TaskError
 
@@ -61,6 +63,9 @@ class Replay:
         stored = self._next("rolling", rolling_digest(text, length, stride, begin))
         return Rolled(logprobs=tuple(stored["logprobs"]), tokens=stored["tokens"])
 
+    async def pieces(self, text: str) -> list[str]:
+        return await asyncio.to_thread(qwen_pieces, text)  # the same for every model
+
 
 class Completion:
     """A `tasks.api.Model` whose one reply is a text of the user's, cut at the request's stop strings."""
@@ -99,6 +104,9 @@ class Completion:
     @property
     def train_length(self) -> int:
         raise self._scored()
+
+    async def pieces(self, text: str) -> list[str]:
+        return await asyncio.to_thread(qwen_pieces, text)  # the same for every model
 
     def _scored(self) -> TaskError:
         return self._refuse("asks for log-probabilities, which a file of completions has not")
