@@ -402,9 +402,16 @@ def _report(finished: Run, *, fresh: bool = False) -> None:
     if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
         write_report(finished)
     summary = summary_table(finished)
-    # the report files have the wider table
-    shown = [i for i, name in enumerate(summary.header) if name not in ("The report's column", "Best other up to 14B")]
-    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in summary.cells()], whole=5)
+    lines = summary.cells()
+    # the report files have the whole table
+    wide = {"The report's column", "Best other up to 14B"}
+    wide |= {
+        name
+        for i, name in enumerate(summary.header)
+        if name in ("Not extracted", "Timeouts %") and all(cells[i] in ("0", "0.0", "") for cells in lines)
+    }
+    shown = [i for i, name in enumerate(summary.header) if name not in wide]
+    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in lines], whole=5)
     for number, note in enumerate(summary.footnotes, start=1):
         typer.echo(f"{number}. {note}")
     typer.echo(f"report: {page}")

@@ -71,6 +71,6 @@ def _places(source: Source) -> Iterator[str]:
     if source.installed:
         yield f"installed package {source.installed.package}"
     if source.hub:
-        yield f"hub {' '.join(part for part in (source.hub, source.config, source.split) if part)}"
+        yield f"hub {' '.join(part for part in (source.hub, source.config, source.folder, source.split) if part)}"
     if source.mirror:
         yield f"package registry {source.mirror.package} {source.mirror.version}"

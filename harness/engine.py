@@ -112,7 +112,7 @@ class Handle:
 
     async def pieces(self, text: str) -> list[str]:
         """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
-        return qwen_pieces(text)
+        return await asyncio.to_thread(qwen_pieces, text)
 
 
 class Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,7 +64,7 @@ class Replay:
         return Rolled(logprobs=tuple(stored["logprobs"]), tokens=stored["tokens"])
 
     async def pieces(self, text: str) -> list[str]:
-        return qwen_pieces(text)  # not the model's: nothing is stored of it
+        return await asyncio.to_thread(qwen_pieces, text)  # the same for every model
 
 
 class Completion:
@@ -106,6 +107,9 @@ class Completion:
     @property
     def train_length(self) -> int:
         raise self._scored()
+
+    async def pieces(self, text: str) -> list[str]:
+        return await asyncio.to_thread(qwen_pieces, text)  # the same for every model
 
     def _scored(self) -> TaskError:
         return self._refuse("asks for log-probabilities, which a file of completions has not")

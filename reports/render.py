@@ -46,7 +46,7 @@ class Measure:
         return f"{self._number(self.low)} – {self._number(self.high)}"
 
     def _number(self, value: float) -> str:
-        return f"{value:.{DECIMALS[self.kind]}f}"
+        return f"{value:.{DECIMALS[self.kind]}f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def measure(name: str, kind: str, estimate: Estimate) -> Measure:

@@ -47,7 +47,7 @@ def points(runs: Sequence[Run], task: str, measure: str) -> list[Point]:
         parameters = run.environment.get("parameters")
         if not isinstance(parameters, int):
             raise RunError(
-                f"{run.path / 'environment.json'}: no `parameters` (the model's weights); add it, or run again"
+                f"{run.path / 'environment.json'}: no `parameters` (number of weights); add it, or run again"
             )
         found.append(_point(run, task, measure, parameters, result.metrics[measure]))
     return sorted(found, key=lambda point: (point.parameters, point.model, point.value))

