@@ -101,9 +101,6 @@ class Completion:
     ) -> Rolled:
         raise self._scored()
 
-    async def pieces(self, text: str) -> list[str]:
-        return qwen_pieces(text)
-
     @property
     def train_length(self) -> int:
         raise self._scored()
