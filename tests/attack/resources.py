@@ -125,7 +125,7 @@ RESOURCES: dict[str, Attack] = {
         "import time\ntime.sleep(1.2)\nprint('BREACH')", limits={"wall_seconds": 0.4}, opened={"wall_seconds": 10}
     ),
     "sleep_with_caught_signals": Attack(
-        "import signal, time\nfor number in {*range(1, 32)} - {9, 19}: signal.signal(number, lambda *a: None)\n"
+        "import signal, time\nfor number in {*range(1, 32)} - {9, 17, 19}: signal.signal(number, lambda *a: None)\n"
         "time.sleep(1.2)\nprint('BREACH')",
         limits={"wall_seconds": 0.4},
         opened={"wall_seconds": 10},

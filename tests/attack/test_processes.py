@@ -23,7 +23,7 @@ SURVIVORS = {
     f"        {NAME}\n"
     '        print("left", flush=True)\n        time.sleep(300)\n    os._exit(0)\nos.wait()\ntime.sleep(0.3)\n',
     "deaf_daemon": "import ctypes, os, signal, time\nif os.fork() == 0:\n    os.setsid()\n"
-    "    for number in {*range(1, 32)} - {9, 19}: signal.signal(number, signal.SIG_IGN)\n    if os.fork() == 0:\n"
+    "    for number in {*range(1, 32)} - {9, 17, 19}: signal.signal(number, signal.SIG_IGN)\n    if os.fork() == 0:\n"
     f'        {NAME}\n        print("left", flush=True)\n        os.closerange(0, 64)\n        os.chdir("/")\n'
     "        time.sleep(300)\n    os._exit(0)\nos.wait()\ntime.sleep(0.3)\n",
     "thread_of_a_child": "import ctypes, os, threading, time\nif os.fork() == 0:\n    os.setpgid(0, 0)\n"
