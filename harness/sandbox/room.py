@@ -26,21 +26,10 @@ _START = "import sys; sys.path.append(sys.argv[1]); from inside.launch import ma
 GRACE_SECONDS = 30.0
 _START_SECONDS = 60.0
 _CHUNK = 65536
-# The modules that solutions import most; found imported already, they cost nothing.
+# The modules that solutions import most; found imported already, they cost nothing. More would cost every fork pages.
 PRELOAD = (
-    *(
-        "bisect",
-        "collections",
-        "copy",
-        "datetime",
-        "decimal",
-        "fractions",
-        "functools",
-        "hashlib",
-        "heapq",
-        "itertools",
-    ),
-    *("json", "linecache", "math", "operator", "random", "re", "statistics", "string", "sys", "traceback", "typing"),
+    *("bisect", "collections", "copy", "functools", "heapq", "itertools", "json", "linecache", "math", "operator"),
+    *("random", "re", "string", "sys", "traceback", "typing"),
 )
 
 

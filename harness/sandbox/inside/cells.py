@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import base64
 import contextlib
 import io
 import os
@@ -33,6 +31,8 @@ def serve(channel: int, names: dict[str, Any]) -> None:
 
 
 def _run(source: str, names: dict[str, Any], seen: dict[str, float]) -> dict[str, Any]:
+    import ast  # here, so that only conversations pay for its pages
+
     out, value, error, outcome = io.StringIO(), None, "", "ok"
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
@@ -83,7 +83,7 @@ def _figures() -> tuple[list[list[dict[str, Any]]], list[str]]:
             picture = io.BytesIO()
             figure.savefig(picture, format="png")
             if picture.tell() <= MOST_IMAGE_BYTES:
-                images.append(base64.b64encode(picture.getvalue()).decode())
+                images.append(_text(picture.getvalue()))
     pyplot.close("all")
     return figures, images
 
@@ -112,5 +112,11 @@ def _saved(seen: dict[str, float]) -> list[str]:
             seen[name] = changed
             if os.stat(name).st_size <= MOST_IMAGE_BYTES:
                 with open(name, "rb") as file:
-                    found.append(base64.b64encode(file.read()).decode())
+                    found.append(_text(file.read()))
     return found
+
+
+def _text(data: bytes) -> str:
+    import base64  # as above
+
+    return base64.b64encode(data).decode()

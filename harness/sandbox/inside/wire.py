@@ -7,13 +7,12 @@ is sent as a token, which equals nothing and can only be passed back: no method 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 MOST_BYTES = 32 << 20
@@ -46,8 +45,12 @@ class Name:
 
 HELD: list[object] = []
 """In the solution's process: what it has sent as a token."""
-NAMED: tuple[Any, ...] = (*BASES, range, object, Decimal, Fraction, datetime, date, time, timedelta)
-TYPES = {kind.__name__: kind for kind in NAMED}
+TYPES: dict[str, Any] = {kind.__name__: kind for kind in (*BASES, range, object)}
+# Not imported for solutions that have no use for them: every page of a module is paid for by every fork.
+STANDARD = {
+    "Decimal": "decimal", "Fraction": "fractions",
+    "date": "datetime", "datetime": "datetime", "time": "datetime", "timedelta": "datetime",
+}  # fmt: skip
 
 
 def _hold(value: object) -> object:
@@ -55,8 +58,20 @@ def _hold(value: object) -> object:
     return {"held": [type(value).__name__, len(HELD) - 1]}
 
 
+def _standard(kind: type) -> str | None:
+    """The name of a type of STANDARD."""
+    name = kind.__name__
+    module = sys.modules.get(STANDARD.get(name, ""))
+    return name if module is not None and getattr(module, name, None) is kind else None
+
+
+def _import(name: str) -> Any:
+    return getattr(importlib.import_module(STANDARD[name]), name)
+
+
 def _type(kind: type) -> object:
-    return {"type": kind.__name__} if TYPES.get(kind.__name__) is kind else _hold(kind)
+    named = TYPES.get(kind.__name__) is kind or _standard(kind)
+    return {"type": kind.__name__} if named else _hold(kind)
 
 
 def _plain(value: object) -> object:
@@ -75,12 +90,6 @@ ENCODERS: dict[type, Callable[[Any], object]] = {
     range: lambda x: {"range": [encode(x.start), encode(x.stop), encode(x.step)]},
     list: lambda x: [encode(item) for item in list.__iter__(x)],
     dict: lambda x: {"dict": [[encode(key), encode(item)] for key, item in dict.items(x)]},
-    Decimal: lambda x: {"decimal": str(x)},
-    Fraction: lambda x: {"fraction": [encode(x.numerator), encode(x.denominator)]},
-    datetime: lambda x: {"datetime": x.isoformat()},
-    date: lambda x: {"date": x.isoformat()},
-    time: lambda x: {"time": x.isoformat()},
-    timedelta: lambda x: {"timedelta": [x.days, x.seconds, x.microseconds]},
     type: lambda x: _type(x),
     Name: lambda x: {"name": x.name},
     Held: lambda x: {"held": [x.kind, x.place]},
@@ -93,21 +102,28 @@ DECODERS: dict[str, Callable[[Any], object]] = {
     "bytearray": bytearray.fromhex,
     "range": lambda x: range(*map(decode, x)),
     "dict": lambda x: {decode(key): decode(item) for key, item in x},
-    "decimal": Decimal,
-    "fraction": lambda x: Fraction(*map(decode, x)),
-    "datetime": datetime.fromisoformat,
-    "date": date.fromisoformat,
-    "time": time.fromisoformat,
-    "timedelta": lambda x: timedelta(*x),
+    "Decimal": lambda x: _import("Decimal")(x),
+    "Fraction": lambda x: _import("Fraction")(*map(decode, x)),
+    "date": lambda x: _import("date").fromisoformat(x),
+    "datetime": lambda x: _import("datetime").fromisoformat(x),
+    "time": lambda x: _import("time").fromisoformat(x),
+    "timedelta": lambda x: _import("timedelta")(*x),
     "tuple": lambda x: tuple(map(decode, x)),
     "set": lambda x: set(map(decode, x)),
     "frozenset": lambda x: frozenset(map(decode, x)),
     "deque": lambda x: deque(map(decode, x)),
     "iterator": lambda x: iter(list(map(decode, x))),
-    "type": lambda x: TYPES[x],
+    "type": lambda x: TYPES[x] if x in TYPES else _import(x),
     "name": Name,
     "held": lambda x: Held(*x),
 }
+
+PARTS: dict[str, Callable[[Any], object]] = {
+    "Decimal": str,
+    "Fraction": lambda x: [encode(x.numerator), encode(x.denominator)],
+    "timedelta": lambda x: [x.days, x.seconds, x.microseconds],
+}
+"""What a type of STANDARD is sent as; the others as their isoformat."""
 
 
 def encode(value: Any) -> object:
@@ -117,6 +133,8 @@ def encode(value: Any) -> object:
         return encoder(value)
     if (name := SEQUENCES.get(kind)) is not None:
         return {name: [encode(item) for item in kind.__iter__(value)]}
+    if (name := _standard(kind)) is not None:
+        return {name: PARTS[name](value) if name in PARTS else value.isoformat()}
     for base in BASES:
         if isinstance(value, base):
             return encode(_bare(value, base))
