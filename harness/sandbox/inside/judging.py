@@ -7,6 +7,7 @@ serves one solution after another.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import linecache
@@ -17,7 +18,7 @@ import signal
 import socket
 import sys
 import traceback
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from . import wire
@@ -77,15 +78,20 @@ class _Stub(wire.Name):
 wire.ENCODERS[_Stub] = wire.ENCODERS[wire.Name]
 
 
+@functools.lru_cache(16)  # a problem's solutions come one after another
+def _compiled(source: str) -> CodeType:
+    return compile(source, NAME, "exec", dont_inherit=True)
+
+
 def _judge(setup: str, tests: str, names: list[str], line: wire.Channel) -> str:
     main = ModuleType("__main__")
     sys.modules["__main__"] = main
     source = setup
     try:
-        exec(compile(setup, NAME, "exec", dont_inherit=True), main.__dict__)
+        exec(_compiled(setup), main.__dict__)
         main.__dict__.update({name: _Stub(name, line) for name in names})
         source = tests
-        code = compile(tests, NAME, "exec", dont_inherit=True)
+        code = _compiled(tests)
         if line.receive() != "ready":
             raise _GoneError
         exec(code, main.__dict__)
