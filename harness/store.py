@@ -6,7 +6,7 @@ import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ class Store:
             self._database.execute(f"INSERT INTO samples VALUES ({marks})", tuple(row.values()))
 
     def finish(self, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Write `results.json` and `environment.json`: the run is whole."""
+        """Write `results.json` and `environment.json`: the run is whole, its samples in one file."""
+        # a reader of a WAL database leaves files beside it, and cannot read from a folder that it may not write to
+        with suppress(sqlite3.OperationalError):  # somebody is reading: the log stays
+            self._database.execute("PRAGMA journal_mode=DELETE")
         for name, value in (("environment.json", environment), ("results.json", results)):
             write_atomic(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
