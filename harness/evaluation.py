@@ -266,7 +266,8 @@ def _judge(
     settings = prepared.settings
     sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
-    progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
+    if isinstance(settings.model, str):
+        progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
     model = load_backend(prepared)
     loaded = time.time()
 
@@ -282,6 +283,8 @@ def _judge(
         "decoding": kernels.describe(),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "tokens": asdict(engine.tokens),
+        "judged": len(jobs),
+        "peak_mb": None if engine.peak is None else round(engine.peak / 1e6),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
 

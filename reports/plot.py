@@ -20,7 +20,6 @@ _MARKERS = dict(zip(SIZES, ("v", "s", "^"), strict=True))
 def plot(summary: Summary) -> Markup:
     """A horizontal axis in per cent, a line per task whose score is a share. Equal rows give equal bytes."""
     import matplotlib
-    from markupsafe import Markup
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -33,15 +32,22 @@ def plot(summary: Summary) -> Markup:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         _draw(axes, rows)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return inline(figure, "plot-caption")
+
+
+def inline(figure: Any, caption: str) -> Markup:
+    """A figure as SVG text inside HTML, in the page's colours; `caption` is the id of what describes it."""
+    from markupsafe import Markup
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]  # no XML prologue inside HTML
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"| (width|height)="[\d.]+pt"', "", svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
-    return Markup(svg.replace("<svg", '<svg role="img" aria-labelledby="plot-caption"', 1))
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-labelledby="{caption}"', 1))
 
 
 def shares(summary: Summary) -> list[Row]:
