@@ -195,9 +195,7 @@ def _compression(criterion: Compression, folder: Path) -> Effect:
     tokens = np.array(counts, dtype=float)
     n = tokens.shape[1]
     if n == 1:
-        raise RunError(
-            f"{folder / 'documents.csv'}: one document as {criterion.text}, which gives no interval; give more"
-        )
+        raise RunError(f"{folder / 'documents.csv'}: {criterion.text} is one document, which gives no interval")
     value = math.log(tokens[1].sum() / tokens[0].sum())
     draws = np.random.default_rng(SEED).multinomial(n, [1 / n] * n, size=BOOTSTRAPS) @ tokens.T
     logs = np.sort(np.log(draws[:, 1] / draws[:, 0]))
