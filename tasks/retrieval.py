@@ -33,15 +33,17 @@ PLACES = _listed(
     "the north quay; the long pier; the old mole; the tar sheds; the rope walk; the customs stairs; the fish steps"
 )
 WEATHER = _listed(
-    "a light wind from the west; fog until noon; steady rain; a clear sky and no wind; a heavy swell; frost on the ropes; a "
-    "warm haze; squalls from the south"
+    "a light wind from the west; fog until noon; steady rain; a clear sky and no wind; a heavy swell; "
+    "frost on the ropes; a warm haze; squalls from the south"
 )
 DEEDS = _listed(
-    "The harbour master walked the wall twice and found nothing amiss.; Two caulkers were paid off and a third was "
-    "taken on.; The crane was greased, and its chain was turned end for end.; A boy fell from the steps and was fetched out "
-    "laughing.; The pilot asked for a new lantern and was told to wait.; Nets were hung to dry along the railing.; "
-    "The clerk copied the week's dues into the large book.; A dog was seen asleep on the sacks and left there.; The tide "
-    "ran higher than the table said.; Somebody had painted the bollards green again."
+    "The harbour master walked the wall twice and found nothing amiss.; "
+    "Two caulkers were paid off and a third was taken on.; "
+    "The crane was greased, and its chain was turned end for end.; "
+    "A boy fell from the steps and was fetched out laughing.; "
+    "The pilot asked for a new lantern and was told to wait.; Nets were hung to dry along the railing.; "
+    "The clerk copied the week's dues into the large book.; A dog was seen asleep on the sacks and left there.; "
+    "The tide ran higher than the table said.; Somebody had painted the bollards green again."
 )
 OWNERS = _listed(
     "Amber; Birch; Cedar; Damson; Elder; Fennel; Gorse; Hazel; Ivory; Juniper; Lilac; Maple; Nettle; Olive; Poplar"
