@@ -18,7 +18,7 @@ from qwen_model.catalogue import available
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from tests.harness.test_long_ppl import SHARED
 
-NAME, TRAINED, LENGTHS = "smollm2-135m-instruct", 256, (200, 300, 900)
+NAME, TRAINED, LENGTHS = "smollm2-135m-instruct", 100, (200, 512)
 ROWS = "none,ntk,logn,window,ntk+logn,ntk+logn+window"
 
 
@@ -74,7 +74,7 @@ def test_cells_equal_a_plain_dense_script(tmp_path):
     source = SHARED / "llm_foundry_arxiv.jsonl"
     if not source.is_file():
         pytest.skip(f"the real data is not beside this checkout: {source}")
-    texts = [json.loads(line)["text"][:6000] for line in source.read_text(encoding="utf-8").splitlines()[:2]]
+    texts = [json.loads(line)["text"][:4000] for line in source.read_text(encoding="utf-8").splitlines()[:1]]
     (tmp_path / "papers.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     done = CliRunner().invoke(
         app,
@@ -89,7 +89,7 @@ def test_cells_equal_a_plain_dense_script(tmp_path):
     model = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32).eval()
     documents = {str(number): tokenizer.encode(text) for number, text in enumerate(texts, start=1)}
     cells = pandas.read_csv(tmp_path / "s" / "documents.csv", dtype={"document": str}, keep_default_na=False)
-    assert len(cells) == 6 * 3 * 2
+    assert len(cells) == 6 * 2
     worst = 0.0
     for row in cells.itertuples():
         switches = {name: name in row.cell.split("+") for name in ("ntk", "logn", "window")}
