@@ -66,7 +66,7 @@ def _by_length(cells: pandas.DataFrame, differences: pandas.DataFrame) -> list[T
         found.append(_pivot(f"{name} by length, % (95 % interval)", cells, lambda row, name=name: _share(row, name)))
     if len(differences):
         base = differences["base"].iloc[0]
-        title = f"Nats a token more than {base}, in pairs (95 % interval; below 0 is better)"
+        title = f"Loss in nats less that of {base}, in pairs (95 % interval; below 0 is better)"
         found.append(_pivot(title, differences, _difference))
     found.append(_pivot("Seconds, and peak memory in MB", cells, _cost))
     return found
@@ -113,7 +113,7 @@ def _cost(row: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
 
 
 def _by_cell(cells: pandas.DataFrame, differences: pandas.DataFrame) -> list[Table]:

@@ -52,7 +52,8 @@ class Sweep:
     trained: Mapping[str, int]
     """By cell: the length T that it takes for trained; none for tasks without lengths."""
     switches: Mapping[str, Mapping[str, str]]
-    """By cell: the words of all that is varied, and for tasks with lengths of dynamic_ntk, logn and window too."""
+    """By cell: the words of what is set (a model or task that all share left out), and for tasks with lengths of
+    dynamic_ntk, logn and window in any case."""
     units: tuple[Unit, ...]
     failed: Mapping[str, str]
     """Cells whose model cannot be had, with the reason."""
@@ -70,14 +71,16 @@ def plan(found: Sequence[Cell], common: Settings) -> Sweep:
     switches: dict[str, Mapping[str, str]] = {}
     failed: dict[str, str] = {}
     known: dict[str, Sequence[Sample]] = {}
+    fixed = [key for key in ("model", "task") if len({cell.values[key] for cell in found}) == 1]
     last: Exception | None = None
     for cell in found:
         settings = _settings(cell, common)
-        switches[cell.name] = cell.values
+        shown = {key: word for key, word in cell.values.items() if key not in fixed}
+        switches[cell.name] = shown
         try:
             if "lengths" in task_class(settings.tasks[0]).takes:
                 its: list[tuple[int | None, Settings]] = [*_by_length(cell, settings, known)]
-                switches[cell.name] = _all_switches(cell)
+                switches[cell.name] = _all_switches(cell, shown)
                 own = _config(find_checkpoint(str(settings.model))).train_length
                 trained[cell.name] = (cell.long_context and cell.long_context.train_length) or own
             else:
@@ -188,7 +191,7 @@ def _check_memory(settings: Settings, config: ModelConfig, length: int) -> None:
         )
 
 
-def _all_switches(cell: Cell) -> dict[str, str]:
+def _all_switches(cell: Cell, shown: Mapping[str, str]) -> dict[str, str]:
     """The three switches of the report's table first, then all else. What is not laid over is the checkpoint's own."""
     laid = cell.long_context
     own = (
@@ -196,4 +199,4 @@ def _all_switches(cell: Cell) -> dict[str, str]:
         if laid is None
         else {"dynamic_ntk": "off", "logn": "off", "window": "none"}
     )
-    return {**own, **cell.values}
+    return {**own, **shown}
