@@ -73,13 +73,15 @@ def advantages_and_returns(rewards: Tensor, values: Tensor, gamma: float, lam: f
 
     `values[t]` is the value before token t is written; behind the last token it is 0. Returns are advantages + values.
     """
-    advantages = torch.zeros_like(rewards)
+    advantages = [0.0] * len(rewards)
     following_value = following = 0.0
-    for place in range(len(rewards) - 1, -1, -1):
-        surprise = rewards[place] + gamma * following_value - values[place]
+    # plain numbers: a tensor operation per token would take longer than the models
+    for place, (reward, value) in reversed(list(enumerate(zip(rewards.tolist(), values.tolist(), strict=True)))):
+        surprise = reward + gamma * following_value - value
         advantages[place] = following = surprise + gamma * lam * following
-        following_value = values[place]
-    return advantages, advantages + values
+        following_value = value
+    found = values.new_tensor(advantages)
+    return found, found + values
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

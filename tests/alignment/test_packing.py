@@ -41,7 +41,7 @@ def test_a_packed_batch_has_the_loss_and_gradients_of_its_texts_alone():
             logits = model(row.ids, layout=row.layout, keep=row.judged)[0]
             loss = F.cross_entropy(logits, row.targets, reduction="sum")
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
         return total, [parameter.grad.clone() for parameter in model.parameters()]
 
     packed, alone = pack(examples, 40), pack(examples, 1)
