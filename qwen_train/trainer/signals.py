@@ -1,0 +1,35 @@
+"""Ctrl-C and a scheduler's SIGTERM become a clean stop: the step under way ends, and a checkpoint is written."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class Stopped(Exception):
+    """Training ended early at the user's or the scheduler's wish; a checkpoint was written. `code` is the exit code."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step}; the same command goes on from there"
+        )
+        self.code = 128 + number
+
+
+class Watch:
+    """While open, `number` is the signal that came, 0 before. A second Ctrl-C interrupts at once."""
+
+    number = 0
+
+    def __enter__(self) -> Watch:
+        self._before = {which: signal.signal(which, self._note) for which in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for which, handler in self._before.items():
+            signal.signal(which, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.number = number
