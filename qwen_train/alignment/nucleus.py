@@ -1,9 +1,8 @@
 """Log-probabilities of what top-p sampling really does.
 
 At top-p 0.9 a token is drawn from the renormalised nucleus of the policy that wrote it, not from the whole softmax. The
-ratio of PPO and the KL to the reference are taken within that nucleus, which is kept with the response: at the first
-update the ratio is exactly 1, the estimates are unbiased for the texts that were drawn, and a policy equal to the
-reference has a KL of 0 at every token (docs/decisions/0052).
+ratio of PPO is taken within that nucleus, which is kept with the response, so that its gradient is that of the policy
+that was sampled. The KL to the reference is not: it would vanish where the policy has become sure (decision 0052).
 
 N positions, V vocabulary, M members of all nuclei.
 """

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from qwen_model import ModelError
 from qwen_model.chatml import ChatTokenizer, Example, Mask, encode_example
-from qwen_model.layout import Packed, Plain
 from qwen_train.alignment.conversations import Conversation
+from qwen_train.parallel import World
+from qwen_train.trainer import IGNORED
 
 TooLong = Literal["drop", "cut"]
 
@@ -56,7 +57,7 @@ def encode(
 
 @dataclass(frozen=True)
 class Row:
-    """Texts one behind another, for `model(ids, layout=layout)`.
+    """Texts one behind another, for `model(ids, layout=Documents(segments))`.
 
     ids (1, T); `spans` are the texts' places. The logits at `judged` (N,) predict the tokens `targets` (N,).
     """
@@ -69,14 +70,44 @@ class Row:
     targets: Tensor
 
     @property
-    def layout(self) -> Packed | Plain:
-        """What each token reads: its own text up to itself. Dynamic NTK is off: this is for training."""
-        steps = torch.zeros(1, 1, dtype=torch.long, device=self.ids.device)
-        return Plain(self.ids.shape[1], steps=steps) if len(self.spans) == 1 else Packed(0, self.spans, steps)
+    def segments(self) -> Tensor:
+        """(1, T): the number of each token's text in the row, for `layout.Documents`."""
+        sizes = torch.tensor([end - start for start, end in self.spans], device=self.ids.device)
+        return torch.arange(len(sizes), device=self.ids.device).repeat_interleave(sizes)[None]
+
+    @property
+    def next_tokens(self) -> Tensor:
+        """(1, T): what each position is to predict, IGNORED where nothing is learnt."""
+        found = torch.full_like(self.ids, IGNORED)
+        found[0, self.judged] = self.targets
+        return found
 
 
-def pack(examples: Sequence[Example], length: int, device: torch.device | str = "cpu") -> list[Row]:
-    """Rows of at most `length` tokens (more for a text that is itself longer): best fit, the longest text first."""
+def spread(rows: list[Row], examples: Sequence[Example], world: World) -> list[Row]:
+    """This process's rows of those that all processes know, as many as every other process has.
+
+    A sharded model is read by all processes at once, so rows are halved until they can be dealt evenly. ValueError
+    where there are too few texts for that.
+    """
+    while len(rows) % world.size:
+        longest = max(range(len(rows)), key=lambda place: len(rows[place].members))
+        row = rows[longest]
+        if len(row.members) == 1:
+            raise ValueError(f"{len(examples)} texts cannot be dealt to {world.size} processes; take a larger batch")
+        parts = (row.members[::2], row.members[1::2])
+        rows = rows[:longest] + rows[longest + 1 :] + [_row(examples, part, row.ids.device) for part in parts]
+    return rows[world.rank :: world.size]
+
+
+def pack(
+    examples: Sequence[Example], length: int, device: torch.device | str = "cpu", *, in_order: bool = False
+) -> list[Row]:
+    """Rows of at most `length` tokens (more for a text that is itself longer): best fit, the longest text first.
+
+    `in_order`: all in one row as they stand.
+    """
+    if in_order:
+        return [_row(examples, list(range(len(examples))), device)]
     rows: list[list[int]] = []
     room: list[int] = []
     for index in sorted(range(len(examples)), key=lambda place: (-len(examples[place].ids), place)):

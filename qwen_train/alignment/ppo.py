@@ -3,21 +3,23 @@
 A step: sample responses, score them, take the KL to the reference at each token, estimate advantages, update. In the
 first `value_steps` steps the value model alone is updated, on fresh responses each time, and the policy does not move.
 
-What the report says are the defaults; what it leaves open is ours (docs/decisions/0051): clip, gamma, lambda, batches.
+Every process knows the whole experience of a step and computes a share of it, so the numbers are those of one process
+up to rounding. Policy and value model may be sharded; they write and judge through whole copies (`Copy`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from pydantic import Field
+from torch import Tensor, nn
 
 from qwen_model.decoder import Decoder
+from qwen_model.layout import Documents
 from qwen_model.tokenizer import Tokenizer
 from qwen_train.alignment.losses import (
     RunningMean,
@@ -28,82 +30,130 @@ from qwen_train.alignment.losses import (
     value_loss,
 )
 from qwen_train.alignment.nucleus import Nucleus, logprobs_within
-from qwen_train.alignment.rollouts import Text, joined, measure, rows_of, sample, values_of
+from qwen_train.alignment.order import places_of
+from qwen_train.alignment.packing import Row, spread
+from qwen_train.alignment.rollouts import Text, gathered, joined, measure, rows_of, sample, values_of
+from qwen_train.parallel import World, parallelize, whole
+from qwen_train.trainer import Micro, NextToken, Optimiser, Section, Update
 
 
-@dataclass(frozen=True, kw_only=True)
-class PPOSettings:
-    """Everything that a step depends on, beside models and data."""
+class PPOSettings(Section):
+    """What a step depends on, beside models and data. What the report leaves open is ours (decision 0051)."""
 
-    steps: int = 1000
-    value_steps: int = 50
-    queries: int = 64
+    steps: int = Field(default=1000, ge=1)
+    value_steps: int = Field(default=50, ge=0)
+    queries: int = Field(default=64, ge=1)
     """Per step."""
-    responses: int = 2
+    responses: int = Field(default=2, ge=1)
     """Per query."""
-    max_tokens: int = 512
+    max_tokens: int = Field(default=512, ge=1)
     """Of a response."""
-    top_p: float = 0.9
-    kl: float = 0.04
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    kl: float = Field(default=0.04, ge=0)
     """Per nat, at every token."""
     normalise_rewards: bool = True
     """By their running mean."""
-    policy_lr: float = 1e-6
-    value_lr: float = 5e-6
-    value_clip: float | None = 0.15
-    clip: float = 0.2
-    gamma: float = 1.0
-    lam: float = 0.95
-    epochs: int = 1
-    minibatches: int = 4
-    grad_clip: float = 1.0
-    ptx: float = 0.1
-    """Weight of the pretraining loss, per token; it counts only where pretraining text is given."""
-    stop_kl: float | None = 0.1
+    policy: Optimiser = Optimiser(learning_rate=1e-6, warmup_steps=0, schedule="constant", weight_decay=0.0)
+    value: Optimiser = Optimiser(learning_rate=5e-6, warmup_steps=0, schedule="constant", weight_decay=0.0)
+    value_clip: float | None = Field(default=0.15, gt=0)
+    clip: float = Field(default=0.2, gt=0)
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    lam: float = Field(default=0.95, ge=0, le=1)
+    epochs: int = Field(default=1, ge=1)
+    minibatches: int = Field(default=4, ge=1)
+    ptx: float = Field(default=0.1, ge=0)
+    """Weight of the pretraining loss per token, where pretraining text is given."""
+    stop_kl: float | None = Field(default=0.1, gt=0)
     """The policy is left as it is for the rest of a step once it has moved further than this, in nats per token."""
-    unfinished: float = 0.0
+    unfinished: float = Field(default=0.0, ge=0)
     """Subtracted from the score of a response that did not end within `max_tokens`."""
-    length: int = 2048
-    """Tokens of a packed row."""
-    seed: int = 1234
-
-    def __post_init__(self) -> None:
-        for name, good, wanted in (
-            ("steps", self.steps >= 1, "1 or more"),
-            ("value_steps", self.value_steps >= 0, "0 or more"),
-            ("queries", self.queries >= 1, "1 or more"),
-            ("responses", self.responses >= 1, "1 or more"),
-            ("minibatches", 1 <= self.minibatches <= self.queries * self.responses, "at most a step's responses"),
-            ("epochs", self.epochs >= 1, "1 or more"),
-            ("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1"),
-            ("lam", 0 <= self.lam <= 1, "from 0 to 1"),
-            ("gamma", 0 < self.gamma <= 1, "more than 0 and at most 1"),
-            ("clip", self.clip > 0, "more than 0"),
-        ):
-            if not good:
-                raise ValueError(f"{name}: {getattr(self, name)} is out of range; give {wanted}")
 
 
 Scorer = Callable[[Sequence[Text]], Sequence[float]]
 """One number per text, the higher the better."""
 
 
-@dataclass
+_NOTHING = torch.empty(0)
+
+
+@dataclass(frozen=True)
 class Experience:
-    """A response and what is known of it before any update; tensors are (T,), one entry per token."""
+    """A response and what is known of it before any update; tensors are (T,), one entry per token of the response."""
 
     text: Text
-    score: float
+    raw: float
+    """The score as the reward model gave it."""
     old: Tensor
     kl: Tensor
     values: Tensor
+    entropy: Tensor
     nucleus: Nucleus | None
-    advantages: Tensor = field(default_factory=lambda: torch.empty(0))
-    returns: Tensor = field(default_factory=lambda: torch.empty(0))
+    advantages: Tensor = _NOTHING
+    returns: Tensor = _NOTHING
+
+
+class _PolicyLoss(nn.Module):
+    """The summed surrogate of a packed row, or the weighted loss of pretraining text."""
+
+    def __init__(self, model: Decoder, clip: float) -> None:
+        super().__init__()
+        self.model, self.clip, self.pretraining = model, clip, NextToken(model)
+        self.sums: dict[str, float] = {}
+
+    def forward(
+        self, row: Row | None, own: Sequence[Experience], text: Tensor | None = None, weight: float = 0.0
+    ) -> Tensor:
+        if row is None:
+            assert text is not None
+            loss: Tensor = self.pretraining(text[:, :-1], text[:, 1:])
+            self._note(ptx_loss=float(loss.detach()), ptx_tokens=text[:, 1:].numel())
+            return loss * weight
+        logits = self.model(row.ids, layout=Documents(row.segments), keep=row.judged)[0]
+        nucleus = joined([made.nucleus for made in own], [len(made.old) for made in own])
+        logprobs = logprobs_within(logits, row.targets, nucleus)
+        old, advantages = (torch.cat([getattr(made, name) for made in own]) for name in ("old", "advantages"))
+        found, tokens = policy_loss(logprobs, old.to(logits.device), advantages.to(logits.device), self.clip), len(old)
+        self._note(clipped=float(found.clipped) * tokens, moved=float(found.kl) * tokens, tokens=tokens)
+        return found.loss * tokens
+
+    def _note(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + amount
+
+
+class _ValueLoss(nn.Module):
+    """The summed loss of a packed row's values."""
+
+    def __init__(self, model: Decoder, clip: float | None) -> None:
+        super().__init__()
+        self.model, self.clip = model, clip
+
+    def forward(self, row: Row, own: Sequence[Experience]) -> Tensor:
+        values = self.model(row.ids, layout=Documents(row.segments), keep=row.judged)[0, :, 0].float()
+        old, returns = (torch.cat([getattr(made, name) for made in own]) for name in ("values", "returns"))
+        return value_loss(values, old.to(values.device), returns.to(values.device), self.clip) * len(values)
+
+
+class Copy:
+    """The model that writes and judges: itself where one process holds it whole, else a copy that follows it."""
+
+    def __init__(self, model: Decoder, world: World) -> None:
+        self.world, self._trained = world, model
+        self.model = model
+        if world.size > 1:
+            self.model = Decoder(model.config).to(world.device)
+            self.model.compute_dtype = model.compute_dtype
+
+    def follow(self) -> Decoder:
+        """The copy as the model is now, not for training."""
+        if self.world.size > 1:
+            weights = {name: whole(value) for name, value in self._trained.named_parameters()}
+            self.model.load_state_dict(weights, strict=not self.model.config.tie_word_embeddings)
+        return self.model.eval()
 
 
 class PPO:
-    """The algorithm. `step(n)` is a function of the state and n; `state` is all of it that is no weight."""
+    """The algorithm, as a `Trainer` takes it: `tensors`, `facts` and `restore` are its state."""
 
     def __init__(
         self,
@@ -116,41 +166,50 @@ class PPO:
         tokenizer: Tokenizer,
         queries: Sequence[Sequence[int]],
         pretraining: Callable[[int], Tensor] | None = None,
+        length: int = 2048,
+        seed: int = 1234,
+        dtype: str = "float32",
+        world: World | None = None,
     ) -> None:
         """`queries` end where the assistant's answer begins; `pretraining(step)` gives token rows (R, T)."""
         self.settings, self.tokenizer, self.queries, self.score = settings, tokenizer, queries, score
-        self.policy, self.value, self.reference = policy, value, reference.eval().requires_grad_(False)
-        self.pretraining = pretraining
+        self.reference = reference.eval().requires_grad_(False)
+        self.pretraining, self.length, self.seed = pretraining, length, seed
+        self.world = world or World()
         self.normalise = RunningMean()
-        self.optimizers = {
-            "policy": _adamw(policy, settings.policy_lr),
-            "value": _adamw(value, settings.value_lr),
-        }
+        self.writer, self.judge = Copy(policy, self.world), Copy(value, self.world)
+        modules = _PolicyLoss(policy, settings.clip), _ValueLoss(value, settings.value_clip)
+        for module in modules:
+            parallelize(module, module.model.model.layers, self.world, dtype, compile=False)
+        self.policy = Update(modules[0], settings.policy, self.world)
+        self.value = Update(modules[1], settings.value, self.world)
 
     def step(self, number: int) -> tuple[dict[str, float], list[Experience]]:
-        """One step, numbered from 0. Returns what is to be logged, and the experience."""
-        s = self.settings
-        clock = _Clock()
+        """Step `number`, counted from 0: a function of the state and the number. Returns its log and experience."""
+        s, clock = self.settings, _Clock()
+        places = places_of(number, batch=s.queries, size=len(self.queries), seed=self.seed)
+        asked = [self.queries[place] for place in places for _ in range(s.responses)]
         texts = sample(
-            self.policy,
+            self.writer.follow(),
             self.tokenizer,
-            self.queries_of(number),
-            responses=s.responses,
+            asked,
             max_tokens=s.max_tokens,
             top_p=s.top_p,
-            seed=_seed(s.seed, number),
+            seed=seed_of(self.seed, number),
+            only=range(self.world.rank, len(asked), self.world.size),
         )
         clock.mark("write")
-        experience, facts = self._experience(texts)
+        experience = self._experience(texts)
         clock.mark("score")
+        facts = _summary(experience)
         warming = number < s.value_steps
+        generator = torch.Generator().manual_seed(seed_of(self.seed, number))
         sums: dict[str, list[float]] = {}
-        generator = torch.Generator().manual_seed(_seed(s.seed, number))
         moved = 0.0
         for _ in range(s.epochs):
             order = torch.randperm(len(experience), generator=generator)
-            for places in order.tensor_split(s.minibatches):
-                batch = [experience[place] for place in places.tolist()]
+            for chosen in order.tensor_split(s.minibatches):
+                batch = [experience[place] for place in chosen.tolist()]
                 found = self._update_value(batch)
                 if not warming and (s.stop_kl is None or moved <= s.stop_kl):
                     found |= self._update_policy(batch, number)
@@ -159,126 +218,117 @@ class PPO:
                     sums.setdefault(name, []).append(amount)
         clock.mark("update")
         facts |= {name: sum(amounts) / len(amounts) for name, amounts in sums.items()}
-        facts["policy_updates"] = float(len(sums.get("moved", ())))
-        return {"step": number, "value_only": float(warming), **facts, **clock.seconds}, experience
+        facts |= {"policy_updates": float(len(sums.get("moved", ()))), "value_only": float(warming)}
+        return facts | clock.seconds, experience
 
-    def queries_of(self, number: int) -> list[Sequence[int]]:
-        """The queries of a step: a permutation of all, another in each round."""
-        start, found = number * self.settings.queries, []
-        for place in range(start, start + self.settings.queries):
-            rounds, within = divmod(place, len(self.queries))
-            found.append(self.queries[_permutation(self.settings.seed, rounds, len(self.queries))[within]])
-        return found
-
-    def _experience(self, texts: list[Text]) -> tuple[list[Experience], dict[str, float]]:
+    def _experience(self, texts: list[Text]) -> list[Experience]:
+        """What is known of this process's texts, and of all others'."""
         s = self.settings
-        raw = [float(score) for score in self.score(texts)]
-        scores = [score - s.unfinished * (not text.ended) for score, text in zip(raw, texts, strict=True)]
-        centred = self.normalise(scores) if s.normalise_rewards else scores
-        self.policy.train()
-        spoken = measure(self.policy, texts, length=s.length, top_p=s.top_p)
-        expected = measure(
-            self.reference, texts, length=s.length, top_p=s.top_p, nuclei=[said.nucleus for said in spoken]
-        )
-        values = values_of(self.value, texts, length=s.length)
-        experience = []
-        for text, score, said, other, value in zip(texts, centred, spoken, expected, values, strict=True):
-            kl = said.logprobs - other.logprobs
-            made = Experience(text, score, said.logprobs, kl, value, said.nucleus)
-            made.advantages, made.returns = advantages_and_returns(
-                token_rewards(score, kl, s.kl), value, s.gamma, s.lam
+        spoken = measure(self.writer.model, texts, length=self.length, top_p=s.top_p)
+        expected = measure(self.reference, texts, length=self.length)
+        values = values_of(self.judge.follow(), texts, length=self.length)
+        made = [
+            Experience(
+                text=text,
+                raw=float(raw),
+                old=said.within,
+                kl=said.logprobs - other.logprobs,
+                values=value,
+                entropy=said.entropy,
+                nucleus=said.nucleus,
             )
-            experience.append(made)
-        everything = torch.cat([made.advantages for made in experience])
+            for text, raw, said, other, value in zip(texts, self.score(texts), spoken, expected, values, strict=True)
+        ]
+        return self._judged(gathered(made, self.world))
+
+    def _judged(self, experience: list[Experience]) -> list[Experience]:
+        """With advantages and returns; advantages have mean 0 and deviation 1 over all tokens of the step."""
+        s = self.settings
+        scores = [made.raw - s.unfinished * (not made.text.ended) for made in experience]
+        if s.normalise_rewards:
+            scores = self.normalise(scores)
+        estimates = [
+            advantages_and_returns(token_rewards(score, made.kl, s.kl), made.values, s.gamma, s.lam)
+            for score, made in zip(scores, experience, strict=True)
+        ]
+        everything = torch.cat([advantages for advantages, _ in estimates])
         mean, deviation = everything.mean(), everything.std(correction=0) + 1e-8
-        for made in experience:
-            made.advantages = (made.advantages - mean) / deviation
-        lengths = [len(text.response) for text in texts]
-        facts = {
-            "reward": sum(raw) / len(raw),
-            "reward_std": float(torch.tensor(raw).std(correction=0)),
-            "kl": float(torch.cat([made.kl for made in experience]).mean()),
-            "kl_per_response": float(torch.stack([made.kl.sum() for made in experience]).mean()),
-            "entropy": float(torch.cat([said.entropy for said in spoken]).mean()),
-            "explained_variance": explained_variance(
-                torch.cat(values), torch.cat([made.returns for made in experience])
-            ),
-            "length": sum(lengths) / len(lengths),
-            "ended": sum(text.ended for text in texts) / len(texts),
-        }
-        return experience, facts
+        return [
+            replace(made, advantages=(advantages - mean) / deviation, returns=returns)
+            for made, (advantages, returns) in zip(experience, estimates, strict=True)
+        ]
+
+    def _micros(self, batch: list[Experience]) -> list[Micro]:
+        """This process's rows of a minibatch."""
+        texts = [made.text for made in batch]
+        rows = rows_of(texts, self.length, self.world.device)
+        rows = spread(rows, [text.example for text in texts], self.world)
+        return [
+            Micro({"row": row, "own": [batch[place] for place in row.members]}, len(row.targets), row.ids.numel())
+            for row in rows
+        ]
 
     def _update_value(self, batch: list[Experience]) -> dict[str, float]:
-        s, total = self.settings, 0.0
-        tokens = sum(len(made.old) for made in batch)
-        self.value.train()
-        for row in rows_of([made.text for made in batch], s.length, self.value.device):
-            own = [batch[member] for member in row.members]
-            values = self.value(row.ids, layout=row.layout, keep=row.judged)[0, :, 0].float()
-            old, returns = (torch.cat([getattr(made, name) for made in own]) for name in ("values", "returns"))
-            loss = value_loss(values, old, returns, s.value_clip) * (len(values) / tokens)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        return {"value_loss": total, "value_grad_norm": self._advance("value")}
+        outcome = self.value.step(self._micros(batch), self.settings.value.learning_rate)
+        return {"value_loss": outcome.loss, "value_grad_norm": outcome.grad_norm}
 
     def _update_policy(self, batch: list[Experience], number: int) -> dict[str, float]:
-        s = self.settings
-        tokens = sum(len(made.old) for made in batch)
-        facts = {"policy_loss": 0.0, "clipped": 0.0, "moved": 0.0}
-        self.policy.train()
-        for row in rows_of([made.text for made in batch], s.length, self.policy.device):
-            own = [batch[member] for member in row.members]
-            logits = self.policy(row.ids, layout=row.layout, keep=row.judged)[0]
-            nucleus = joined([made.nucleus for made in own], [len(made.old) for made in own])
-            logprobs = logprobs_within(logits, row.targets, nucleus)
-            old, advantages = (torch.cat([getattr(made, name) for made in own]) for name in ("old", "advantages"))
-            found, share = policy_loss(logprobs, old, advantages, s.clip), len(logprobs) / tokens
-            (found.loss * share).backward()  # type: ignore[no-untyped-call]
-            for name, amount in (("policy_loss", found.loss), ("clipped", found.clipped), ("moved", found.kl)):
-                facts[name] += float(amount.detach()) * share
-        if self.pretraining is not None and s.ptx:
-            facts["ptx_loss"] = self._pretrain(self.pretraining(number))
-        return facts | {"policy_grad_norm": self._advance("policy")}
-
-    def _pretrain(self, rows: Tensor) -> float:
-        """The gradient of the pretraining loss, by its weight; returns the loss, nats per token."""
-        logits = self.policy(rows[:, :-1])
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
-        (loss * self.settings.ptx).backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
-
-    def _advance(self, name: str) -> float:
-        optimizer, model = self.optimizers[name], getattr(self, name)
-        norm = float(clip_grad_norm_(model.parameters(), self.settings.grad_clip))
-        optimizer.step()
-        optimizer.zero_grad()
-        return norm
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on: weights, optimisers, the rewards' running mean."""
-        return {
-            "policy": self.policy.state_dict(),
-            "value": self.value.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "normalise": {"count": self.normalise.count, "mean": self.normalise.mean},
+        micros = self._micros(batch)
+        if self.pretraining is not None and self.settings.ptx:
+            text = self.pretraining(number).to(self.world.device)
+            (tokens,) = self.world.total(sum(micro.count for micro in micros))
+            weight = self.settings.ptx * tokens / (text[:, 1:].numel() * self.world.size)
+            micros.append(Micro({"row": None, "own": (), "text": text, "weight": weight}, 0, text.numel()))
+        module: Any = self.policy.module
+        module.sums = {}
+        outcome = self.policy.step(micros, self.settings.policy.learning_rate)
+        names = ("clipped", "moved", "tokens", "ptx_loss", "ptx_tokens")
+        clipped, moved, tokens, ptx, read = self.world.total(*(module.sums.get(name, 0.0) for name in names))
+        facts = {
+            "policy_loss": outcome.loss,
+            "policy_grad_norm": outcome.grad_norm,
+            "clipped": clipped / tokens,
+            "moved": moved / tokens,
         }
+        return facts | ({"ptx_loss": ptx / read} if read else {})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.value.load_state_dict(state["value"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.normalise.count, self.normalise.mean = state["normalise"]["count"], state["normalise"]["mean"]
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and moments of both models by name, for a checkpoint."""
+        updates = {"policy": self.policy, "value": self.value}
+        return {f"{name}.{key}": value for name, update in updates.items() for key, value in update.tensors()}
+
+    def facts(self) -> dict[str, Any]:
+        """What else the next step depends on, plain JSON."""
+        running = {"count": self.normalise.count, "mean": self.normalise.mean}
+        return {"policy": self.policy.facts(), "value": self.value.facts(), "normalise": running}
+
+    def restore(self, facts: dict[str, Any]) -> None:
+        self.policy.restore(facts["policy"])
+        self.value.restore(facts["value"])
+        self.normalise.count, self.normalise.mean = facts["normalise"]["count"], facts["normalise"]["mean"]
 
 
-def _adamw(model: Decoder, lr: float) -> torch.optim.AdamW:
-    model.requires_grad_(True)
-    return torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
-
-
-def _seed(seed: int, step: int) -> int:
+def seed_of(seed: int, step: int) -> int:
     """Far enough apart that the texts of two steps share no seed."""
     return (seed * 1_000_003 + step) * 1_000_003 % 2**62
+
+
+def _summary(experience: list[Experience]) -> dict[str, float]:
+    raw = torch.tensor([made.raw for made in experience])
+
+    def every(name: str) -> Tensor:
+        return torch.cat([getattr(made, name) for made in experience])
+
+    return {
+        "reward": float(raw.mean()),
+        "reward_std": float(raw.std(correction=0)),
+        "kl": float(every("kl").mean()),
+        "kl_per_response": float(torch.stack([made.kl.sum() for made in experience]).mean()),
+        "entropy": float(every("entropy").mean()),
+        "explained_variance": explained_variance(every("values"), every("returns")),
+        "length": len(every("kl")) / len(experience),
+        "ended": sum(made.text.ended for made in experience) / len(experience),
+    }
 
 
 class _Clock:
@@ -291,9 +341,3 @@ class _Clock:
     def mark(self, name: str) -> None:
         now = time.monotonic()
         self.seconds[f"seconds_{name}"], self._last = now - self._last, now
-
-
-def _permutation(seed: int, rounds: int, size: int) -> list[int]:
-    generator = torch.Generator().manual_seed(_seed(seed, rounds))
-    order: list[int] = torch.randperm(size, generator=generator).tolist()
-    return order

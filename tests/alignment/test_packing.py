@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from qwen_model import PRESETS, ModelError
 from qwen_model.chatml import Example
 from qwen_model.decoder import Decoder
+from qwen_model.layout import Documents
 from qwen_train.alignment.conversations import Conversation
 from qwen_train.alignment.packing import encode, pack
 from tests.qwen_model.test_chatml import Letters
@@ -38,7 +39,7 @@ def test_a_packed_batch_has_the_loss_and_gradients_of_its_texts_alone():
         model.zero_grad()
         total = 0.0
         for row in rows:
-            logits = model(row.ids, layout=row.layout, keep=row.judged)[0]
+            logits = model(row.ids, layout=Documents(row.segments), keep=row.judged)[0]
             loss = F.cross_entropy(logits, row.targets, reduction="sum")
             loss.backward()
             total += float(loss.detach())
