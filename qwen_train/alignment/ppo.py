@@ -181,6 +181,7 @@ class PPO:
         modules = _PolicyLoss(policy, settings.clip), _ValueLoss(value, settings.value_clip)
         for module in modules:
             parallelize(module, module.model.model.layers, self.world, dtype, compile=False)
+        self.module = modules[0]  # what a `Trainer` exports
         self.policy = Update(modules[0], settings.policy, self.world)
         self.value = Update(modules[1], settings.value, self.world)
 

@@ -50,7 +50,11 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
     checks = []
     if recipe.validation:
         rows = pack(examples(recipe.validation), recipe.length, world.device)
-        checks.append(Check("validation", recipe.validate_every, lambda step=0: {"loss": loss_of(model, rows)}))
+
+        def validate(step: int = 0) -> dict[str, float]:
+            return {"loss": loss_of(model, rows)}
+
+        checks.append(Check("validation", recipe.validate_every, validate))
     if recipe.lora is not None:
         if world.size > 1:
             raise TrainError("lora: adapters are trained by one process; leave lora out, or torchrun")

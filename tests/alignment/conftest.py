@@ -30,16 +30,17 @@ def base(tmp_path_factory) -> str:
 def data(tmp_path_factory) -> dict[str, str]:
     """Conversations whose answer repeats the question's word, and pairs in which that is the better answer."""
     folder, draw = tmp_path_factory.mktemp("data"), random.Random(0)
-    talks, pairs, queries = [], [], []
+    talks, pairs, queries, style = [], [], [], []
     for _ in range(40):
         word, other = draw.sample(WORDS, 2)
         talks.append({"instruction": f"Say {word}", "input": "", "output": word})
         pairs.append({"prompt": f"Say {word}", "chosen": word, "rejected": other})
+        style.append({"prompt": f"Say {word}", "chosen": f"{word}!", "rejected": f"{word}?"})
         queries.append({"prompt": f"Say {word}"})
     texts = [{"text": " ".join(draw.choices(WORDS, k=200))} for _ in range(10)]
     reward = folder / "reward.py"
     reward.write_text("def short(query, answer):\n    return -len(answer) / 10\n")
-    files = {"sft": talks, "pairs": pairs, "queries": queries, "texts": texts}
+    files = {"sft": talks, "pairs": pairs, "queries": queries, "style": style, "texts": texts}
     return {name: write_rows(folder / f"{name}.jsonl", rows) for name, rows in files.items()} | {
         "reward": f"{reward}:short"
     }

@@ -129,7 +129,8 @@ def test_a_reward_model_learns_and_is_measured(base, data, tmp_path):
 
 
 def test_dpo_prefers_the_chosen(base, data, tmp_path):
-    recipe = dpo_recipe(base, data, epochs=4, validation=[data["pairs"]], validate_every=5)
+    style = {**data, "pairs": data["style"]}
+    recipe = dpo_recipe(base, style, epochs=4, validation=[data["style"]], validate_every=20)
     dpo.run_dpo(recipe, tmp_path, World(), print)
     found = [row["accuracy"] for row in read_log(tmp_path) if row["kind"] == "validation"]
     assert found[-1] > 0.9
