@@ -1,5 +1,7 @@
 """What the user can mend."""
 
+from __future__ import annotations
+
 
 class TrainError(Exception):
-    """One line that names the file or field and the remedy."""
+    """The message is one line that names the file or field and the remedy."""
