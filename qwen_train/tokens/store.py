@@ -1,7 +1,8 @@
 """A folder of token files, and a mapped view of each.
 
-`tokens.json` names the files and says how they were made; of each set there is `NAME.tokens` (ids of 2 bytes, little-endian, 4 where
-the vocabulary is larger than 65,536) and `NAME.ends.npy` (where each document ends, counted in tokens).
+`tokens.json` names the files and says how they were made. Of each set there is `NAME.tokens` (ids of 2 bytes,
+little-endian, 4 where the vocabulary is larger than 65,536) and `NAME.ends.npy` (where each document ends, in tokens);
+`tokenizer/` holds the tokenizer's files.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from qwen_train.errors import TrainError
 MANIFEST = "tokens.json"
 FORMAT = 1
 VALIDATION = "validation"
+TOKENIZER = "tokenizer"
+KEPT = ("qwen.tiktoken", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+"""Files of a tokenizer; the first two decide what it does."""
 Array = Any
 
 

@@ -25,7 +25,7 @@ from qwen_model import load_tokenizer
 from qwen_model.progress import Meter
 from qwen_model.tokenizer import Tokenizer
 from qwen_train.errors import TrainError
-from qwen_train.tokens.store import FORMAT, MANIFEST, VALIDATION, Array, TokenFiles, open_tokens, width
+from qwen_train.tokens.store import FORMAT, KEPT, MANIFEST, TOKENIZER, VALIDATION, Array, TokenFiles, open_tokens, width
 
 SPEC, WORK = "spec.json", "work"
 END_OF_TEXT = "<|endoftext|>"
@@ -94,6 +94,10 @@ def write_tokens(
     sets = _merge(out, len(todo), validation, vocabulary)
     bad = sum(tally["bad"] for tally in tallies)
     named = [line for tally in tallies for line in tally["named"]]
+    (out / TOKENIZER).mkdir(exist_ok=True)
+    for path in tokenizer.iterdir():
+        if path.name in KEPT:
+            shutil.copyfile(path, out / TOKENIZER / path.name)
     manifest = {**spec, "sets": sets, "bad": {"lines": bad, "named": named[:20]}}
     write_atomic(out / MANIFEST, json.dumps(manifest, indent=1))
     shutil.rmtree(out / WORK)
@@ -109,7 +113,7 @@ def separator(tokenizer: Tokenizer) -> int:
 def fingerprint(tokenizer: Path) -> str:
     """Of the tokenizer's files, 16 hex digits."""
     digest = hashlib.sha256()
-    for name in ("tokenizer.json", "qwen.tiktoken"):
+    for name in KEPT[:2]:
         path = tokenizer / name
         if path.is_file():
             digest.update(name.encode() + path.read_bytes())
