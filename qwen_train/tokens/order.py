@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
@@ -105,15 +104,21 @@ class Mixture:
         source = int(order[slot])
         return source, self.sources[source].start(block * self._per_block[source] + int(before[slot]))
 
-    def rows(self, first: int, count: int, *, documents: bool) -> tuple[Tensor, Tensor | None]:
-        """Sequences first .. first + count - 1: tokens (count, length + 1), and where wanted the document of each but
-        the last (count, length)."""
-        places = [self.place(index) for index in range(first, first + count)]
-        streams = [(self.sources[source].stream, start) for source, start in places]
-        tokens = torch.from_numpy(np.stack([stream.read(start, self.length + 1) for stream, start in streams]))
-        if not documents:
-            return tokens, None
-        return tokens, torch.from_numpy(np.stack([stream.segments(start, self.length) for stream, start in streams]))
+    def places(self, first: int, count: int) -> list[tuple[Stream, int]]:
+        """Where sequences first .. first + count - 1 stand: the stream and the start of each."""
+        found = [self.place(index) for index in range(first, first + count)]
+        return [(self.sources[source].stream, start) for source, start in found]
+
+
+def as_micro(places: Sequence[tuple[Stream, int]], length: int, *, documents: bool, device: torch.device) -> Micro:
+    """Sequences of `length` tokens and the token that follows each. `documents`: each document reads only itself."""
+    tokens = torch.from_numpy(np.stack([stream.read(start, length + 1) for stream, start in places]))
+    inputs = {"input_ids": tokens[:, :-1].to(device), "targets": tokens[:, 1:].to(device)}
+    if documents:
+        numbered = np.stack([stream.segments(start, length) for stream, start in places])
+        inputs["segments"] = torch.from_numpy(numbered).to(device)
+    read = len(places) * length
+    return Micro(inputs, count=read, tokens=read)
 
 
 def _apportioned(weights: Sequence[float], names: Sequence[str]) -> Array:
@@ -148,13 +153,12 @@ class TokenBatches:
     def __call__(self, step: int) -> list[Micro]:
         own = self.batch // self.world.size
         first = step * self.batch + self.world.rank * own
-        return [self._micro(first + offset) for offset in range(0, own, self.micro_batch)]
-
-    def _micro(self, first: int) -> Micro:
-        tokens, segments = self.mixture.rows(first, self.micro_batch, documents=not self.across_documents)
-        device = self.world.device
-        inputs = {"input_ids": tokens[:, :-1].to(device), "targets": tokens[:, 1:].to(device)}
-        if segments is not None:
-            inputs["segments"] = segments.to(device)
-        read = self.micro_batch * self.mixture.length
-        return Micro(inputs, count=read, tokens=read)
+        return [
+            as_micro(
+                self.mixture.places(first + offset, self.micro_batch),
+                self.mixture.length,
+                documents=not self.across_documents,
+                device=self.world.device,
+            )
+            for offset in range(0, own, self.micro_batch)
+        ]
