@@ -26,7 +26,7 @@ from qwen_train.data.read import Place
 DOCUMENTS, FATES, QUARANTINE = "documents", "fates", "quarantine"
 STAYS = "kept"
 SAMPLES = 6
-"""Documents shown for each fate: those whose names hash lowest."""
+"""Documents shown for each fate: those whose places hash lowest."""
 SHOWN = 600
 
 
@@ -78,7 +78,7 @@ class Mixer:
                         "characters": row["characters"],
                         "begins": row["begins"],
                     }
-                stats.count(row, fate)
+                stats.count(row, fate, f"{where['file']}:{where['line']}")
                 row.pop("begins", None)
                 row.pop("text", None)
                 fate.pop("begins", None)
@@ -103,7 +103,7 @@ class Mixer:
         for copy in range(copies):
             documents.write({**row, "text": text, **({"copy": copy + 1} if copy else {})})
         stats.masked.update(masked)
-        stats.lengths[len(text).bit_length()] += 1
+        stats.lengths[str(len(text).bit_length())] += 1
         stats.written(row, copies, len(text))
         return {"fate": STAYS, "copies": copies, **({"masked": dict(masked)} if masked else {})} | shown
 
@@ -134,14 +134,14 @@ class Stats:
         """Documents that broke each rule, whether it was the first that they broke or not."""
         self.languages: Counter[str] = Counter()
         self.sources: dict[str, Counter[str]] = {}
-        self.lengths: Counter[int] = Counter()
+        self.lengths: Counter[str] = Counter()
         """Kept documents by the bits of their number of characters."""
         self.masked: Counter[str] = Counter()
-        self.samples: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        self.samples: dict[str, list[list[Any]]] = {}
         self.bad: list[str] = []
 
-    def count(self, row: Mapping[str, Any], fate: Mapping[str, Any]) -> None:
-        """Count a document, and keep it as a sample if its name is among the lowest."""
+    def count(self, row: Mapping[str, Any], fate: Mapping[str, Any], place: str) -> None:
+        """Count a document, and keep it as a sample if its place hashes lower than others'."""
         name = fate["fate"]
         self.fates[name] += 1
         self.characters[name] += fate["characters"]
@@ -154,7 +154,7 @@ class Stats:
             self.languages[row["language"]] += 1
         facts = {key: fate[key] for key in ("why", "of", "agreement", "begins") if key in fate}
         heap = self.samples.setdefault(name, [])
-        entry = (-_hash(row["id"]), {"id": row["id"], "source": row["source"], "language": row["language"], **facts})
+        entry = [-_hash(place), place, {"id": row["id"], "source": row["source"], "language": row["language"], **facts}]
         if len(heap) < SAMPLES:
             heapq.heappush(heap, entry)
         elif entry[0] > heap[0][0]:

@@ -58,7 +58,7 @@ def summary(stages: Stages, shards: Sequence[Mapping[str, Any]]) -> dict[str, An
         },
         "quality": json.loads(quality.read_text(encoding="utf-8")) if quality.is_file() else None,
         "samples": {
-            fate: [entry for _, entry in heapq.nlargest(SAMPLES, samples[fate], key=lambda pair: pair[0])]
+            fate: [sample for *_, sample in heapq.nlargest(SAMPLES, samples[fate], key=lambda entry: entry[0])]
             for fate in ORDER
             if fate in samples
         },

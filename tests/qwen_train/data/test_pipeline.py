@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import random
-import sys
+import signal
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
 
+from harness import corpus as corpora
+from qwen_train.data import clean as cleaning
+from qwen_train.data import duplicates
+from qwen_train.data import read as reading
 from qwen_train.data.config import DataConfig
 from qwen_train.data.files import read_lines
 from qwen_train.data.pipeline import run
@@ -105,14 +114,48 @@ def test_the_number_of_processes_changes_nothing(corpus: Path, tmp_path: Path) -
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
-def command(corpus: Path, out: Path) -> list[str]:
-    return [
-        sys.executable,
-        "-c",
-        "from qwen_train.cli import main; main()",
-        "data",
-        "--corpus",
-        str(corpus),
-        "--out",
-        str(out),
-    ]
+def killed_run(corpus: Path, out: Path, when: Callable[[], bool]) -> None:
+    """A run in a process of its own that is killed, without notice, as soon as `when()`."""
+    child = os.fork()
+    if not child:
+        with redirect_stderr(io.StringIO()):
+            run(DataConfig(), [corpus], out, processes=1)
+        os._exit(0)
+    while not when() and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.0005)
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_killed_at_any_moment_the_same_command_goes_on(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "PART", 3000)
+    monkeypatch.setattr(corpora, "PART", 3000)  # many shards
+    monkeypatch.setattr(cleaning, "RUN", 3)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(DataConfig(), [corpus], whole, processes=1)
+    assert len(list((whole / "documents").iterdir())) > 5
+    stages = ("work/000000.json", "work/000003.jsonl.zst.partial", "work/first.npy", "work/near-3-0.npy")
+    for stage in (*stages, "work/fates.npy", "documents/000002.jsonl.zst", "report.json"):
+        killed_run(corpus, killed, (killed / stage).exists)
+    for seed in range(5):
+        end = time.monotonic() + random.Random(seed).uniform(0, 0.3)
+        killed_run(corpus, tmp_path / "again", lambda end=end: time.monotonic() > end)
+    for out in (killed, tmp_path / "again"):
+        run(DataConfig(), [corpus], out, processes=1)
+        assert content(out) == content(whole)
+
+
+def test_the_size_of_shards_and_runs_changes_no_document(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(DataConfig(), [corpus], tmp_path / "large")
+    monkeypatch.setattr(reading, "PART", 3000)
+    monkeypatch.setattr(corpora, "PART", 3000)
+    monkeypatch.setattr(cleaning, "RUN", 3)
+    monkeypatch.setattr(duplicates, "ENTRIES", 7)  # keys in several ranges
+    run(DataConfig(), [corpus], tmp_path / "small")
+    for what in ("documents", "fates", "quarantine"):
+        assert rows_of(tmp_path / "large", what) == rows_of(tmp_path / "small", what)
