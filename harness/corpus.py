@@ -105,10 +105,11 @@ def documents(part: Part, name: str, n: int, tally: Tally) -> Iterator[tuple[Key
         yield from ((key, row[name]) for key, row in rows(part, name, tally, columns=(name, "id")))
 
 
-def rows(part: Part, name: str, tally: Tally, columns: Sequence[str] | None = None) -> Iterator[tuple[Key, Any]]:
-    """The lines or rows of a .jsonl or .parquet part as dicts with text in the field `name`; counts into the tally.
+def rows(part: Part, name: str | None, tally: Tally, columns: Sequence[str] | None = None) -> Iterator[tuple[Key, Any]]:
+    """The lines or rows of a .jsonl or .parquet part as dicts; counts into the tally.
 
-    `columns` are those that a .parquet file is read for, None for all.
+    Those without text in the field `name` are bad ones, unless it is None. `columns` are those that a .parquet file is
+    read for, None for all.
     """
     with _damage(tally):
         if part.path.name.endswith(".parquet"):
@@ -126,7 +127,7 @@ def _damage(tally: Tally) -> Iterator[None]:
         tally.broken = f"damaged or unreadable ({' '.join(str(error).split())})"
 
 
-def _lines(part: Part, name: str, tally: Tally) -> Iterator[tuple[Key, Any]]:
+def _lines(part: Part, name: str | None, tally: Tally) -> Iterator[tuple[Key, Any]]:
     with _open(part.path) as file:
         place = part.start
         if place:
@@ -167,13 +168,13 @@ def _skip(file: IO[bytes]) -> int:
     return size
 
 
-def _parquet(part: Part, name: str, tally: Tally, columns: Sequence[str] | None) -> Iterator[tuple[Key, Any]]:
+def _parquet(part: Part, name: str | None, tally: Tally, columns: Sequence[str] | None) -> Iterator[tuple[Key, Any]]:
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(part.path)
         present = file.schema_arrow.names
-        if name not in present:
+        if name is not None and name not in present:
             tally.broken = f"no column {name!r}; it has {', '.join(sorted(present))}"
             return
         wanted = [column for column in present if columns is None or column in columns]
@@ -185,14 +186,16 @@ def _parquet(part: Part, name: str, tally: Tally, columns: Sequence[str] | None)
         tally.broken = f"damaged parquet file ({' '.join(str(error).split())})"
 
 
-def _document(row: Any, name: str, tally: Tally, line: bytes = b"") -> Iterator[tuple[Key, Any]]:
-    text = row.get(name) if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        wrong = f"field {name!r} is not text" if isinstance(row, dict) and name in row else f"no field {name!r}"
-        tally.reject(wrong if isinstance(row, dict) else "not a JSON object", line)
+def _document(row: Any, name: str | None, tally: Tally, line: bytes = b"") -> Iterator[tuple[Key, Any]]:
+    if not isinstance(row, dict):
+        tally.reject("not a JSON object", line)
         return
+    if name is not None:
+        if not isinstance(row.get(name), str):
+            tally.reject(f"field {name!r} is not text" if name in row else f"no field {name!r}", line)
+            return
+        tally.characters += len(row[name])
     tally.documents += 1
-    tally.characters += len(text)
     yield Key(tally.lines, None if row.get("id") is None else str(row["id"])), row
 
 

@@ -18,7 +18,7 @@ def cores() -> int:
 
 @contextmanager
 def workers(processes: int, prepare: Callable[..., None], *arguments: Any) -> Iterator[Any]:
-    """A function like `map`, run by so many processes that each called `prepare(*arguments)`; by this one if it is 1."""
+    """A function like `map`, run by processes that each called `prepare(*arguments)`; by this one if one is enough."""
     if processes == 1:
         prepare(*arguments)
         yield map

@@ -135,7 +135,7 @@ class Block(nn.Module):
         return Layer(norms, projections, turns, cache.slots_of(self.self_attn.layer))
 
 
-def _part(whole: Tensor, of: Tensor) -> Tensor:
+def own_part(whole: Tensor, of: Tensor) -> Tensor:
     """Of a tensor that every process has, the part that this process keeps where `of` is sharded."""
     mesh = getattr(of, "device_mesh", None)
     if mesh is None:
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
                     drawn = torch.empty(parameter.shape).normal_(
                         std=narrow if residual else deviation, generator=generator
                     )
-                    parameter.copy_(_part(drawn, parameter))
+                    parameter.copy_(own_part(drawn, parameter))
         return self
 
     @property

@@ -18,11 +18,11 @@ logits; `decoder.hidden(input_ids, layout)` is the model without its output matr
 (`Documents(segments)`: packed rows in which each text reads only itself).
 """
 
+from qwen_train.errors import Stopped
 from qwen_train.trainer.checkpoint import Checkpoints
 from qwen_train.trainer.loss import IGNORED, next_token_loss
 from qwen_train.trainer.objective import NextToken
 from qwen_train.trainer.settings import Guard, Optimiser, Section
-from qwen_train.trainer.signals import Stopped
 from qwen_train.trainer.trainer import Check, Trainer
 from qwen_train.trainer.update import Micro, Outcome, Update
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -32,6 +33,8 @@ class Checkpoints:
         self.folder, self.world, self.keep, self.forever_every = folder, world, keep, forever_every
         self._pending: tuple[Future[Any], int, Mapping[str, Any]] | None = None
         self._group: Any = None
+        # a single process is what is meant, and said by no_dist
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         if world.size > 1:
             import torch.distributed as dist
 

@@ -1,4 +1,4 @@
-"""What a training run is asked for. The defaults are the report's (sections 2.4 and 3; protocol of the first memo)."""
+"""What an optimiser and its guard are asked for: the report's numbers (section 2.4), and the first 7B's memo."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class Optimiser(Section):
     learning_rate: float = Field(default=3e-4, gt=0)
     """The peak."""
     warmup_steps: int = Field(default=2000, ge=0)
+    warmup_share: float | None = Field(default=None, ge=0, lt=1)
+    """Of all steps, in place of `warmup_steps`: the specialists' 3 % (section 4)."""
     schedule: Literal["cosine", "constant"] = "cosine"
     final_ratio: float = Field(default=0.1, ge=0, le=1)
     """Of the peak, what a cosine ends at."""
@@ -32,11 +34,12 @@ class Optimiser(Section):
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step `step`, counted from 0, of `steps`."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
+        warmup = self.warmup_steps if self.warmup_share is None else round(self.warmup_share * steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
         if self.schedule == "constant":
             return self.learning_rate
-        share = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+        share = (step - warmup) / max(1, steps - warmup)
         return self.learning_rate * (
             self.final_ratio + (1 - self.final_ratio) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         )

@@ -6,16 +6,6 @@ import signal
 from types import FrameType, TracebackType
 
 
-class Stopped(Exception):
-    """Training ended early at the user's or the scheduler's wish; a checkpoint was written. `code` is the exit code."""
-
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(number).name} after step {step}; the same command goes on from there"
-        )
-        self.code = 128 + number
-
-
 class Watch:
     """While open, `number` is the signal that came, 0 before. A second Ctrl-C interrupts at once."""
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qwen_train.errors import TrainError
+from qwen_train.errors import Stopped, TrainError
 from qwen_train.parallel import whole
 from qwen_train.trainer.checkpoint import Checkpoints, read_facts
 from qwen_train.trainer.logs import Log
 from qwen_train.trainer.progress import Speedometer, peak_memory
-from qwen_train.trainer.signals import Stopped, Watch
+from qwen_train.trainer.signals import Watch
 from qwen_train.trainer.update import Micro, Outcome, Update
 
 
@@ -31,7 +31,8 @@ class Check:
 
     name: str
     every: int
-    measure: Callable[[], Mapping[str, float]]
+    measure: Callable[[int], Mapping[str, float]]
+    """Called with the step by every process; what the first returns is written."""
 
 
 class Trainer:
@@ -182,7 +183,7 @@ class Trainer:
             if self.step % check.every and self.step != self.steps:
                 continue
             self.update.module.eval()
-            values = check.measure()
+            values = check.measure(self.step)
             meter.say(f"step {self.step}, {check.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
             if log is not None:
                 log.write(self.step, check.name, values)
