@@ -67,7 +67,9 @@ def claims(
     wanted = models is not None if run is None else run
     failed = runner.run(jobs) if wanted else {}
     command = shlex.join(_command(results, models, data_dir))
-    findings = ledger(asked, plan, command, failed)
+    whole = ledger(experiments(), plan, command, failed)
+    names = {experiment.name for experiment in asked}
+    findings = [one for one in whole if one.name in names]
     if not findings:
         raise TaskError(f"--only {only}: none of these claims is tested on {plan.family.name}; see docs/claims.md")
     if as_json:
@@ -81,7 +83,6 @@ def claims(
             kind = "models of yours (--models)" if plan.family.trained_here else "nano models"
             typer.echo(f"tested on {kind} only: {', '.join(others)}")
     if wanted or (results / plan.family.name).is_dir():
-        whole = ledger(experiments(), plan, command, failed)
         page = shown.write(results, plan.family.name, whole, ledger_as_json(whole, plan.family))
         typer.echo(f"report: {page}", err=as_json)
     if failed:

@@ -86,7 +86,9 @@ def write(folder: Path, family: str, findings: Sequence[Finding], as_json: str) 
         detail=DETAIL,
         counts=counts(findings),
         parts=[(title, list(zip(map(anchor, its), rows(its), strict=True))) for title, its in _parts(findings)],
-        cells=[(one, anchor(one), _place(one), details(one), _plots(one)) for one in findings],
+        cells=[(one, anchor(one), _place(one), details(one), _effects(one)) for one in findings],
+        sweeps=_sweeps(findings),
+        sweep=_sweep,
     )
     write_atomic(page, text)
     return page
@@ -136,22 +138,30 @@ def _place(finding: Finding) -> str:
     return finding.section if finding.table is None else f"{finding.section}, {paper.label(finding.table)}"
 
 
-def _plots(finding: Finding) -> list[tuple[str, Any]]:
-    """(Caption, SVG): the intervals beside their bounds, then the curves of the sweeps that show it."""
+def _effects(finding: Finding) -> Any:
+    """The intervals beside their bounds, as SVG; None where nothing was found."""
+    outcomes = finding.outcomes
+    if all(outcome.effect is None for outcome in outcomes):
+        return None
+    size = (6.8, 1.1 + 0.5 * len(outcomes))
+    return Plot(f"effects-{anchor(finding)}", "", size, lambda figure, ink: _forest(figure, ink, outcomes)).svg()
+
+
+def _sweeps(findings: Sequence[Finding]) -> list[tuple[str, str, Any]]:
+    """(Anchor, caption, SVG) of every sweep that a claim reads, once."""
     found = []
-    if any(outcome.effect for outcome in finding.outcomes):
-        size = (6.8, 1.1 + 0.5 * len(finding.outcomes))
-        drawn = Plot(
-            f"effects-{anchor(finding)}", "", size, lambda figure, colours: _forest(figure, colours, finding.outcomes)
-        )
-        found.append(("Each test's effect with its 95 % interval, its seeds below it, and its bound", drawn.svg()))
-    for number, folder in enumerate(map(Path, finding.plots), start=1):
+    for place in dict.fromkeys(place for one in findings for place in one.plots):
+        folder = Path(place)
         curves = ablation_plots.plots(
             ablation.read(folder, "cells"), ablation.read(folder, "positions"), ablation.trained_length(folder)
         )[0]
-        own = Plot(f"curves-{anchor(finding)}-{number}", curves.caption, curves.size, curves.draw)
-        found.append((f"{folder.parent.name}: {curves.caption}", own.svg()))
+        own = Plot(_sweep(place), curves.caption, curves.size, curves.draw)
+        found.append((_sweep(place), f"{folder.name} of {folder.parent.name}: {curves.caption}", own.svg()))
     return found
+
+
+def _sweep(place: str) -> str:
+    return "sweep-" + "-".join(Path(place).parts[-2:])
 
 
 def _forest(figure: Any, colours: Mapping[str, str], outcomes: Sequence[Outcome]) -> None:

@@ -78,11 +78,13 @@ def _effect(criterion: Criterion, plan: Plan, line: Line, failed: Mapping[Path, 
 
 def _folders(criterion: Criterion, plan: Plan, line: Line, failed: Mapping[Path, str]) -> dict[str, Path] | str:
     """The folders of a criterion's steps, or why one of them is not there."""
-    found: dict[str, Path] = {}
-    for step in criterion.steps:
-        job = plan.job(step, line)
+    jobs = {step: plan.job(step, line) for step in criterion.steps}
+    for job in jobs.values():
         if isinstance(job, str):
             return job
+    found: dict[str, Path] = {}
+    for step, job in jobs.items():
+        assert isinstance(job, Job)
         if not job.done:
             return failed.get(job.out, f"{NOT_YET}: {job.name}: {shlex.join(job.command)}")
         found[step] = job.out

@@ -153,15 +153,15 @@ class Plan:
         return self._found[key]
 
     def jobs(self, experiments: Sequence[Experiment]) -> list[Job]:
-        """All that can be run for the experiments, each after what it needs."""
+        """All that is of use to the experiments, each after what it needs: where one step of a claim cannot be had, its
+        others are not run for it."""
         found: dict[Path, Job] = {}
         for experiment in experiments:
-            if self.suits(experiment):
-                for line in self.family.lines:
-                    for step in experiment.steps:
-                        job = self.job(step, line)
-                        if isinstance(job, Job):
-                            _append(found, job)
+            for line in self.family.lines if self.suits(experiment) else ():
+                its = [self.job(step, line) for step in experiment.steps]
+                there = [job for job in its if isinstance(job, Job)]
+                for job in there if len(there) == len(its) else ():
+                    _append(found, job)
         return list(found.values())
 
     def suits(self, experiment: Experiment) -> bool:
