@@ -160,6 +160,8 @@ class Decoder(nn.Module):
 
     checkpoint: Checkpoint
     """Where the weights came from; set by `load_model`."""
+    end_token: int | None = None
+    """With a scalar head: the token at which a text's reward is read; set by `load_model`."""
     compute_dtype: torch.dtype | None = None
     """What a pass computes in where that is not the weights' own: bfloat16 over float32 weights, while training."""
     recompute = False

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qwen_model import kernels
+from qwen_model.config import ModelError
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.rows import Rows
 from qwen_model.sampling import Sampling, choose
@@ -69,6 +70,7 @@ class Generator(Generic[Key]):
 
     def __init__(self, model: CausalLM, tokenizer: Tokenizer, reader: Reader, slots: int = SLOTS) -> None:
         self.tokenizer, self.reader, self.slots = tokenizer, reader, slots
+        self._model = model
         self._rows = Rows(model, reader, slots)
         self._written: list[_Written[Key]] = []
         self._waiting: list[Request[Key]] = []
@@ -79,7 +81,9 @@ class Generator(Generic[Key]):
         return bool(self._written or self._plan)
 
     def add(self, requests: Sequence[Request[Key]]) -> None:
-        """Take more work; everything still waiting is planned anew together."""
+        """Take more work; everything still waiting is planned anew together. Raises ModelError for a reward model."""
+        if requests and getattr(self._model, "end_token", None) is not None:
+            raise ModelError("a reward model writes nothing; name a language model, or a task that scores answers")
         waiting = [self._waiting[index] for index, _ in self._plan]
         self._waiting = [*waiting, *requests]
         prompts = [request.prompt for request in self._waiting]
