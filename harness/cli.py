@@ -317,7 +317,9 @@ def tokenizer_report(
 def win_rate(
     answers: Annotated[Path, typer.Option(help="The tested model's: a run of the task win-rate, or a jsonl file.")],
     opponent: Annotated[str, typer.Option(help="The other model's: [NAME=]FILE.jsonl with `id` and `text`.")],
-    judge: Annotated[str | None, typer.Option(help="Model that judges each pair, in both orders.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Model that judges each pair, in both orders; or a reward model.")
+    ] = None,
     verdicts: Annotated[
         list[Path] | None, typer.Option(help="A table filled by people; once for each of several raters.")
     ] = None,
@@ -349,7 +351,12 @@ def win_rate(
     if judge:
         comparing.write_pairs(out, found)
         settings = Settings(
-            tasks=("win-rate-judge",), model=judge, backend=backend, dtype=dtype, device=device, data_dir=out
+            tasks=(comparing.judging_task(judge),),
+            model=judge,
+            backend=backend,
+            dtype=dtype,
+            device=device,
+            data_dir=out,
         )
         with Bars() as bars:
             run = execute(prepare(settings), out / "judge", bars)

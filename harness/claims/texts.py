@@ -28,6 +28,8 @@ HELD_OUT, LEAST, MOST = 60, 80_000, 400_000
 CODE = 80
 BY_TEN = 10
 """One row of so many is kept apart."""
+LETTERS = 700
+"""Longest conversation: the nano family reads 256 tokens."""
 
 
 def sources() -> list[Path]:
@@ -78,7 +80,8 @@ def sft(out: Path, data: Path | None) -> str:
     rows = [
         {"instruction": row["en_instruction"], "input": row["en_input"], "output": row["en_output"]}
         for row in _read(_folder(data) / "sft" / "alpaca_en_zh_52k.jsonl")
-        if row.get("en_output", "").strip()
+        if row["en_output"].strip()
+        and sum(len(row[f"en_{part}"]) for part in ("instruction", "input", "output")) < LETTERS
     ]
     apart = [row for row in rows if _apart(row["instruction"]) and not row["input"]]
     kept = [row for row in rows if not _apart(row["instruction"])]
@@ -110,21 +113,22 @@ def math(out: Path, data: Path | None) -> str:
 def pairs(out: Path, data: Path | None) -> str:
     """pmp.jsonl, reward.jsonl and judge.jsonl for training; a third of every set lies in hh_rlhf/, to be tested on.
 
-    PMP takes helpful and harmless base, the reward model helpful online, a judge helpful rejection sampled.
+    Only short conversations. PMP takes harmless base and helpful online, the reward model helpful rejection sampled,
+    a judge helpful base.
     """
     from tasks.preference import part
 
     folder = _folder(data) / "hh_rlhf"
     parts = {
-        "pmp": ("helpful-base", "harmless-base"),
-        "reward": ("helpful-online",),
-        "judge": ("helpful-rejection-sampled",),
+        "pmp": ("harmless-base", "helpful-online"),
+        "reward": ("helpful-rejection-sampled",),
+        "judge": ("helpful-base",),
     }
     told = []
     for name, sets in parts.items():
         learnt: list[dict[str, Any]] = []
         for one in sets:
-            rows = list(_read(folder / f"{one}_test.jsonl"))
+            rows = [row for row in _read(folder / f"{one}_test.jsonl") if max(map(len, row.values())) < LETTERS]
             _rows(out / "hh_rlhf" / f"{one}_test.jsonl", [row for row in rows if _apart(row["chosen"], 3)])
             learnt += [row for row in rows if not _apart(row["chosen"], 3)]
         made = [_pair(split) for row in learnt if (split := part(row["chosen"], row["rejected"]))]
