@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
+from qwen_model.memory import free_memory
 from qwen_model.prefill import CausalLM, Reader, windows
 from tasks.api import TaskError
 
@@ -83,7 +81,7 @@ class Rolls:
 
     def _check_memory(self, length: int) -> None:
         needed = self._model.cache_shape.nbytes(1, length, self._model.dtype, rings=False)
-        free = _free_memory(self._model.device) + self._reader.stack.nbytes
+        free = free_memory(self._model.device) + self._reader.stack.nbytes
         if needed > free:
             raise TaskError(
                 f"--lengths: {length} tokens take {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "
@@ -93,13 +91,3 @@ class Rolls:
 
 def _next(pieces: Iterator[list[float]]) -> list[float] | None:
     return next(pieces, None)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that may still be taken."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo: no MemAvailable")
