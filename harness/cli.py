@@ -311,19 +311,9 @@ def tokenizer_report(
     per token (higher is better) and, in brackets, tokens relative to the baseline's on the same text (lower is better).
     The figure takes XLM-R's tokenizer as 1: where you have its folder, `--tokenizer path/xlm-r --baseline xlm-r`.
     """
-    from harness import tokenizer_report as measuring
-    from reports.tokenizer_plot import write_plots
+    from harness.cli_tokenizer import compare
 
-    read, codecs = measuring.texts(texts), measuring.codecs(tokenizer or [])
-    rows = measuring.measure(read, codecs, baseline)
-    measuring.write(out, read, codecs, baseline, rows)
-    ratios = {codec.name: [row.ratio for row in rows if row.tokenizer == codec.name] for codec in codecs}
-    plots = write_plots([text.label for text in read], ratios, baseline, out)
-    for columns, lines in measuring.tables(rows):
-        _print_table(columns, lines, whole=len(columns))
-    for note in measuring.notes(read, codecs, baseline, rows):
-        typer.echo(note)
-    typer.echo(f"plot: {plots[0]}")
+    compare(texts, tokenizer or [], baseline, out)
 
 
 @app.command(
