@@ -10,8 +10,10 @@ from harness.records import RunError
 from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
 from qwen_train.data import cli as data_cli
-from qwen_train.errors import TrainError
+from qwen_train.errors import Stopped, TrainError
+from qwen_train.pretrain import cli as pretrain_cli
 from qwen_train.tokenizer import cli as tokenizer_cli
+from qwen_train.tokens import cli as tokens_cli
 from tasks.api import TaskError
 
 INTERRUPTED = 130
@@ -20,11 +22,14 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Train a Qwen from raw text.\n\nExample: qwen-train data --corpus texts/ --out data/clean",
-    epilog="Exit codes: 0 done, 2 wrong input or a missing resource (one line says what to do), 130 interrupted.",
+    help="Train a Qwen from raw text.\n\nExample: qwen-train run nano --out train/nano",
+    epilog="Exit codes: 0 done, 2 wrong input or a missing resource (one line says what to do), 130 interrupted, 143"
+    " ended by SIGTERM.",
 )
 data_cli.register(app)
 tokenizer_cli.register(app)
+tokens_cli.register(app)
+pretrain_cli.register(app)
 
 
 def main() -> None:
@@ -38,6 +43,9 @@ def main() -> None:
     except OSError as error:
         _say(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions")
         sys.exit(2)
+    except Stopped as stop:
+        _say(str(stop))
+        sys.exit(stop.code)
     except (TaskError, RunError, ModelError, DownloadError, TrainError) as error:
         _say(" ".join(str(error).split()))
         sys.exit(2)
