@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qwen_model import kernels
+from qwen_model.config import ModelError
 from qwen_model.memory import OutOfMemory, free_memory
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.rows import Rows
@@ -87,7 +88,9 @@ class Generator(Generic[Key]):
         return bool(self._written or self._plan)
 
     def add(self, requests: Sequence[Request[Key]]) -> None:
-        """Take more work; everything still waiting is planned anew together."""
+        """Take more work; everything still waiting is planned anew together. Raises ModelError for a reward model."""
+        if requests and getattr(self._model, "end_token", None) is not None:
+            raise ModelError("a reward model writes nothing; name a language model, or a task that scores answers")
         waiting = [self._waiting[index] for index, _ in self._plan]
         self._waiting = [*waiting, *requests]
         prompts = [request.prompt for request in self._waiting]

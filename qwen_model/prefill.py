@@ -212,7 +212,10 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Scored:
-    """A continuation's log-probability (nats), and whether each of its tokens is the likeliest one."""
+    """A continuation's log-probability (nats), and whether each of its tokens is the likeliest one.
+
+    Of a model with a scalar head it is the reward of context and continuation, read at the end token behind them.
+    """
 
     logprob: float
     greedy: bool
@@ -223,6 +226,10 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
 
     Continuations of one token after the same context cost one pass together; longer ones share their context's keys.
     """
+    end = getattr(reader.model, "end_token", None)
+    if end is not None:
+        yield from _rewards(reader, items, end)
+        return
     users: dict[tuple[int, ...], list[int]] = {}
     for index, item in enumerate(items):
         users.setdefault(item.context + item.tokens[:-1], []).append(index)
@@ -243,6 +250,16 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
                 known.append((index, Scored(float(logprobs[rows, targets].sum()), greedy)))
             row += len(wanted[member])
         yield known
+
+
+def _rewards(reader: Reader, items: Sequence[Continuation], end: int) -> Iterator[list[tuple[int, Scored]]]:
+    texts = [(*item.context, *item.tokens, end) for item in items]
+    last = [len(text) - 1 for text in texts]
+    for packed in reader.passes(texts, reader.plan(texts, last), [[place] for place in last]):
+        yield [
+            (member, Scored(float(reward), greedy=False))
+            for member, reward in zip(packed.members, packed.logits[:, 0], strict=True)
+        ]
 
 
 def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int]]:
