@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_compare
+from harness import cli_ablate, cli_compare
+from harness.cli_options import filters
+from harness.cli_options import lengths as lengths_of
 from harness.cli_output import print_table as _print_table
 from harness.records import Run, RunError
 from tasks.api import TaskError
@@ -23,6 +25,9 @@ Filter = Annotated[list[str] | None, typer.Option(help="FIELD=VALUE[,VALUE]: onl
 Unsafe = Annotated[bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")]
 # what `tasks.api.Options` holds: one of these and one field there make an option of a task
 ShotsFile = Annotated[Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")]
+Shots = Annotated[
+    int | None, typer.Option(help="Solved examples, for tasks that take their number: mmlu, ceval, cmmlu.")
+]
 Documents = Annotated[
     Path | None, typer.Option(help="long-ppl: a folder of .txt files, or a .jsonl file with `text` per line.")
 ]
@@ -66,6 +71,7 @@ def run(
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this share.")] = None,
     data_dir: DataDir = None,
     shots_file: ShotsFile = None,
+    shots: Shots = None,
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
@@ -85,7 +91,7 @@ def run(
         tasks=_names(task),
         model=model,
         limit=limit,
-        filters=_filters(filter or []),
+        filters=filters(filter or []),
         backend=backend,
         dtype=dtype,
         device=device,
@@ -95,8 +101,9 @@ def run(
         top_p=top_p,
         data_dir=data_dir,
         shots_file=shots_file,
+        shots=shots,
         documents=documents,
-        lengths=_lengths(lengths),
+        lengths=lengths_of(lengths),
         stride=stride,
         long_context=None if long_context is None else parse(long_context),
         unsafe_no_sandbox=unsafe_no_sandbox,
@@ -123,25 +130,6 @@ def _names(asked: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in asked.split(",") if name.strip())
 
 
-def _filters(asked: list[str]) -> dict[str, tuple[str, ...]]:
-    """The values wanted of each field."""
-    filters: dict[str, tuple[str, ...]] = {}
-    for item in asked:
-        field, equals, values = item.partition("=")
-        if not (field and equals and values):
-            raise TaskError(f"--filter: {item!r} is not FIELD=VALUE[,VALUE], such as subject=astronomy")
-        filters[field] = tuple(values.split(","))
-    return filters
-
-
-def _lengths(asked: str | None) -> tuple[int, ...]:
-    parts = [] if asked is None else [part.strip() for part in asked.split(",")]
-    for part in parts:
-        if not (part.isascii() and part.isdigit()):
-            raise TaskError(f"--lengths: {part!r} is no number of tokens; give such as 1024,2048")
-    return tuple(map(int, parts))
-
-
 @app.command(epilog="Example: harness score runs/mine --out runs/mine-scored")
 def score(
     run: Annotated[Path | None, typer.Argument(help="A run folder: its samples are judged anew.")] = None,
@@ -161,6 +149,7 @@ def score(
     ] = None,
     data_dir: DataDir = None,
     shots_file: ShotsFile = None,
+    shots: Shots = None,
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
@@ -171,7 +160,9 @@ def score(
     from harness.scoring import Selection, score_completions, score_run
     from tasks.api import Options
 
-    options = Options(shots_file=shots_file, documents=documents, lengths=_lengths(lengths), stride=stride)
+    options = Options(
+        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
+    )
     with Bars() as bars:
         if completions is None:
             if run is None:
@@ -193,7 +184,7 @@ def score(
             finished = score_completions(
                 task,
                 completions,
-                Selection(limit=limit, filters=_filters(filter or []), partial=partial),
+                Selection(limit=limit, filters=filters(filter or []), partial=partial),
                 out=out,
                 options=options,
                 data_dir=data_dir,
@@ -213,6 +204,7 @@ def tasks(
     filter: Filter = None,
     data_dir: DataDir = None,
     shots_file: ShotsFile = None,
+    shots: Shots = None,
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
@@ -227,13 +219,15 @@ def tasks(
     from harness.registry import task_class
     from tasks.api import Options
 
-    options = Options(shots_file=shots_file, documents=documents, lengths=_lengths(lengths), stride=stride)
+    options = Options(
+        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
+    )
     if describe is not None:
         lines = describing.describe(task_class(describe)(options), Data(data_dir))
         for label, text in lines:
             typer.echo(f"{label}:\n{text}" if "\n" in text else f"{label}: {text}")
     if dump is not None:
-        for row in describing.dump(task_class(dump)(options), Data(data_dir), _filters(filter or []), limit):
+        for row in describing.dump(task_class(dump)(options), Data(data_dir), filters(filter or []), limit):
             typer.echo(json.dumps(row, ensure_ascii=False))
 
 
@@ -382,6 +376,7 @@ def doctor() -> None:
 
 
 cli_compare.register(app)
+cli_ablate.register(app)
 
 
 def _report(finished: Run, *, fresh: bool = False) -> None:

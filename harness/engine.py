@@ -161,6 +161,7 @@ class Engine:
             everything.cancel()
             await asyncio.gather(pump, everything, return_exceptions=True)
             self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
+            self._rolls.peak.lap()
             self._runners.close()
 
     async def _judge(self, task: Task, sample: Sample, done: Callable[[Judged], None]) -> None:
@@ -175,6 +176,11 @@ class Engine:
     @property
     def train_length(self) -> int:
         return self._model.train_length
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes of memory in use at most during the run, the model's among them; None where it is not known."""
+        return self._rolls.peak.most
 
     def encode(self, prompt: Prompt) -> tuple[str, list[int]]:
         """The text as the model sees it, and its tokens."""
@@ -225,7 +231,8 @@ class Engine:
         self.tokens.prompt += min(length, len(ids))
         future = self._rolls.ask(ids, length, stride)
         self._wake.set()
-        return Rolled(logprobs=await future, tokens=tokens)
+        read = await future
+        return Rolled(logprobs=read.logprobs, tokens=tokens, seconds=read.seconds, peak=read.peak)
 
     async def scored(self, items: list[Continuation]) -> list[Scored]:
         future: asyncio.Future[list[Scored]] = asyncio.get_running_loop().create_future()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qwen_model.decoder import Decoder
     from qwen_model.long_context import LongContext
     from qwen_model.prefill import CausalLM
+    from qwen_model.tokenizer import Tokenizer
 
 BACKENDS = ("native", "hf")
 DEVICES = ("cpu", "cuda")
@@ -96,10 +97,8 @@ def prepare(settings: Settings) -> Prepared:
     samples: dict[str, tuple[Sample, ...]] = {}
     entries: dict[str, Any] = {}
     left_out: list[str] = []
-
-    tokenizer = functools.cache(lambda: load_tokenizer(checkpoint))
     for task in tasks:
-        everything, unfit = task.fit(task.samples(data), lambda text: len(tokenizer().encode(text)))
+        everything, unfit = task.fit(task.samples(data), functools.partial(_tokens, checkpoint.folder))
         left_out.extend(f"{task.name}: {line}" for line in unfit)
         chosen = select(task.name, everything, settings.filters, settings.limit)
         samples[task.name] = tuple(drawn(chosen, settings.draws))
@@ -135,6 +134,17 @@ def prepare(settings: Settings) -> Prepared:
         origins=origins,
         left_out=tuple(left_out),
     )
+
+
+@functools.lru_cache(maxsize=10_000)  # the runs of a sweep count the same long texts
+def _tokens(folder: Path, text: str) -> int:
+    """Tokens of a text by a checkpoint's tokenizer."""
+    return len(_tokenizer(folder).encode(text))
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(folder: Path) -> Tokenizer:
+    return load_tokenizer(folder)
 
 
 def _extension(settings: Settings) -> dict[str, Any]:
@@ -266,7 +276,8 @@ def _judge(
     settings = prepared.settings
     sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
-    progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
+    if isinstance(settings.model, str):
+        progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
     model = load_backend(prepared)
     loaded = time.time()
 
@@ -282,6 +293,8 @@ def _judge(
         "decoding": kernels.describe(),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "tokens": asdict(engine.tokens),
+        "judged": len(jobs),
+        "peak_mb": None if engine.peak is None else round(engine.peak / 1e6),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
 

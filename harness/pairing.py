@@ -133,7 +133,7 @@ def _items(run: Run, task: str, spec: Mapping[str, Any]) -> dict[str, _Item]:
     found: dict[str, _Item] = {}
     metric, draws = spec["metric"], spec.get("draws", 1)
     for record in run.records(task):
-        value = _value(record, metric)
+        value = value_of(record, metric)
         if value is not None:
             id_ = record.id.rpartition(DRAW_MARK)[0] if draws > 1 else record.id
             item = found.setdefault(id_, _Item(record.group, record.gold))
@@ -142,8 +142,8 @@ def _items(run: Run, task: str, spec: Mapping[str, Any]) -> dict[str, _Item]:
     return found
 
 
-def _value(record: SampleRecord, metric: str) -> float | None:
-    """None where it could not be judged, or has no such score."""
+def value_of(record: SampleRecord, metric: str) -> float | None:
+    """A sample's number; None where it could not be judged, or has no such score."""
     if metric not in OUTCOME_METRICS:
         return record.scores.get(metric)
     return None if record.outcome == UNCOUNTED else float(record.correct)

@@ -42,12 +42,8 @@ class Store:
 
 
 @contextmanager
-def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> Iterator[Store]:
-    """Create the folder, or continue one of the same spec; with `anew`, begin again what `harness score` wrote there.
-
-    Raises RunError where it cannot be written, is in use by another process, holds another spec (naming the field), or
-    would be begun again but holds what a model gave.
-    """
+def locked(path: Path) -> Iterator[None]:
+    """Create the folder and hold it. Raises RunError where it cannot be written, or another process holds it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "lock").open("w")
@@ -58,6 +54,17 @@ def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> It
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"{path}: another process is writing this run; wait for it or give another --out") from error
+        yield
+
+
+@contextmanager
+def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> Iterator[Store]:
+    """Create the folder, or continue one of the same spec; with `anew`, begin again what `harness score` wrote there.
+
+    Raises RunError where it cannot be written, is in use by another process, holds another spec (naming the field), or
+    would be begun again but holds what a model gave.
+    """
+    with locked(path):
         if anew:
             _clear(path)
         if (path / "spec.json").exists():

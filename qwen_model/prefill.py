@@ -143,22 +143,26 @@ class Reader:
         logits = self._forward(tokens, [(a - shared, b - shared) for a, b in spans], keep)
         return Reading(members, shared, spans, logits)
 
-    def logprobs(self, sequence: Sequence[int], length: int, first: int = 1) -> Iterator[list[float]]:
+    def logprobs(
+        self, sequence: Sequence[int], length: int, first: int = 1, stops: Sequence[int] = ()
+    ) -> Iterator[list[float]]:
         """Log-probabilities (nats) of a text's tokens `first` to `length` - 1 (counted from 0), piece by piece.
 
         They are those of one pass over the first `length` tokens. The pieces are the sequence's own, whatever part is
-        asked for: a number does not hang on `length`, to the last bit, except by dynamic NTK's step.
+        asked for: a number does not hang on `length`, to the last bit, except by dynamic NTK's step. `stops` are
+        lengths at which somebody looks at the memory in use: room is made from one to the next.
         """
-        self._hold([], self.model.ntk_step(length))
-        self.stack.make_room(1, min(len(sequence), -(-(length - 1) // PIECE) * PIECE))
+        self._start_over(self.model.ntk_step(length))
+        ends = sorted(min(len(sequence), -(-(stop - 1) // PIECE) * PIECE) for stop in {*stops, length})
         for start in range(0, length - 1, PIECE):
+            self.stack.make_room(1, next(end for end in ends if end > start))
             piece = list(sequence[start : start + PIECE])
             following = sequence[start + 1 : start + 1 + PIECE]
             low, high = max(first - 1 - start, 0), length - 1 - start
-            yield self._piece(piece, following if low < len(following) else ())[low:high]
+            yield self.read_on(piece, following if low < len(following) else ())[low:high]
 
     @torch.inference_mode()
-    def _piece(self, tokens: list[int], following: Sequence[int]) -> list[float]:
+    def read_on(self, tokens: list[int], following: Sequence[int]) -> list[float]:
         """Read on behind the stack; the log-probabilities of what follows each token, as far as it is given."""
         logits = self._forward(tokens, [(0, len(tokens))], list(range(len(following))))
         self.stack.length += len(tokens)

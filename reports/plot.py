@@ -28,7 +28,6 @@ def plot(summary: Summary) -> Markup:
 def inline_svg(inches: tuple[float, float], draw: Callable[[Any], None], caption: str) -> Markup:
     """What `draw` puts on matplotlib axes, for HTML in which the words that say what it shows have the id `caption`."""
     import matplotlib
-    from markupsafe import Markup
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -38,8 +37,15 @@ def inline_svg(inches: tuple[float, float], draw: Callable[[Any], None], caption
         figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return inline(figure, caption)
+
+
+def inline(figure: Any, caption: str) -> Markup:
+    """A figure as SVG text inside HTML, in the page's colours; `caption` is the id of what describes it."""
+    from markupsafe import Markup
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]  # no XML prologue inside HTML
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
