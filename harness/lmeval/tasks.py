@@ -20,6 +20,10 @@ from tasks.api import Decoding, Kind, Loader, Model, Prompt, Sample, Sandbox, Ta
 MAX_TOKENS = 256
 """lm-eval's default for a task that names no length."""
 
+_OF_DRAWS = ("top_k", "min_p", "typical_p")
+_VAIN = (("num_beams", 1), ("top_k", 0))
+"""Settings that change nothing."""
+
 SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 """Metrics that are 0 or 1 for each item, where lm-eval itself computes them."""
 
@@ -160,8 +164,12 @@ def decoding(settings: Mapping[str, Any]) -> Decoding:
     sampled = given.pop("do_sample", False)
     temperature = float(given.pop("temperature", 0.0) or (1.0 if sampled else 0.0))
     tokens, top_p = int(given.pop("max_gen_toks")), float(given.pop("top_p", 1.0))
-    if sampled and given:
-        raise TaskError(f"lm-eval's generation setting {next(iter(given))!r} is not ours; leave the task out")
+    # of what is left, greedy decoding does not ask how much of the distribution to draw from
+    strange = [
+        name for name, value in given.items() if (sampled or name not in _OF_DRAWS) and (name, value) not in _VAIN
+    ]
+    if strange:
+        raise TaskError(f"lm-eval's generation setting {strange[0]!r} is not ours; leave it out, or the task")
     return Decoding(
         max_tokens=tokens,
         stop=tuple(text for text in ([until] if isinstance(until, str) else until) if text),
