@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_compare
+from harness import cli_compare, cli_interop
 from harness.cli_output import print_table as _print_table
 from harness.records import Run, RunError
 from tasks.api import TaskError
@@ -392,6 +392,7 @@ def doctor() -> None:
 
 
 cli_compare.register(app)
+cli_interop.register(app)
 
 
 def _report(finished: Run, *, fresh: bool = False) -> None:
