@@ -74,6 +74,8 @@ def read(path: Path, out: Path | None, progress: Progress) -> Run:
         stand_in = OUTCOME_METRICS[0] if chief in measures.whole else chief
         summary = summarise(records[task], stand_in, measures=measures.kinds)
         tasks[task] = with_whole(summary, records[task], chief, measures.whole) if measures.whole else summary
+    for name in sorted(results["results"].keys() - results["configs"].keys()):
+        progress.stage(f"{name}: left out, it stands for several tasks and has no samples of its own")
     if not records:
         raise TaskError(f"{file}: none of its tasks has samples beside it; run lm_eval with --log_samples")
     config = results.get("config", {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -33,7 +32,6 @@ from tests.harness.made_runs import make_run, record
 from tests.parity import lm_eval_side
 from tests.parity.test_lm_eval_tasks import lay_out, own_rows
 
-HARNESS = str(Path(sys.executable).with_name("harness"))
 TASKS = ("arc_easy", "lambada_openai", "wikitext", "gsm8k")
 SETTINGS = {"gsm8k": {"max_gen_toks": 16}}
 
@@ -251,12 +249,14 @@ def test_what_does_not_come_of_the_samples_is_left_out_and_said(theirs, tmp_path
     (file,) = (tmp_path / "files").rglob("results_*.json")
     results = json.loads(file.read_text())
     results["results"]["arc_easy"]["acc,none"] = 0.123
+    results["results"]["all_of_them"] = {"acc,none": 0.5}
     file.write_text(json.dumps(results))
     next((tmp_path / "files").rglob("samples_gsm8k_*")).unlink()
     heard = Heard()
     run = read(tmp_path / "files", tmp_path / "run", heard)
     assert set(run.results["lm-eval/arc_easy"].metrics) == {"acc_norm"} and "lm-eval/gsm8k" not in run.results
     assert any("arc_easy: acc is left out: 0.123 does not come" in line for line in heard.lines)
+    assert any("all_of_them: left out, it stands for several tasks" in line for line in heard.lines)
     assert any("gsm8k: left out, samples_gsm8k_" in line and "--log_samples" in line for line in heard.lines)
 
 
@@ -291,21 +291,27 @@ def test_mistakes_are_named(theirs, tmp_path):
         read(tmp_path / "torn" / "results_2027.json", None, Progress())
 
 
-def harness(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([HARNESS, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+def test_the_commands(own, tmp_path, monkeypatch, capsys):
+    from harness.cli import main
 
+    def harness(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, *capsys.readouterr()
 
-def test_the_commands(own, tmp_path):
-    done = harness("export", own.path, "--format", "lm-eval", "--out", tmp_path / "files")
-    assert done.returncode == 0 and "results_" in done.stdout, done.stderr
-    done = harness("import", tmp_path / "files", "--out", tmp_path / "back")
-    assert done.returncode == 0 and f"harness report {tmp_path / 'back'}" in done.stdout, done.stderr
-    done = harness("report", tmp_path / "back")
-    assert done.returncode == 0 and "66.7 %" in done.stdout, done.stderr
-    for arguments, said in (
+    code, said, _ = harness("export", own.path, "--format", "lm-eval", "--out", tmp_path / "files")
+    assert code == 0 and "results_" in said
+    code, said, _ = harness("import", tmp_path / "files", "--out", tmp_path / "back")
+    assert code == 0 and f"harness report {tmp_path / 'back'}" in said
+    code, said, _ = harness("report", tmp_path / "back")
+    assert code == 0 and "66.7 %" in said
+    for arguments, remedy in (
         (["export", own.path, "--format", "xlsx"], "--format: 'xlsx' is not one of lm-eval, parquet, csv"),
         (["export", tmp_path, "--format", "csv"], "not a run folder"),
+        (["export", own.path, "--format", "csv", "--out", tmp_path], "a folder; name a file"),
+        (["export", own.path, "--format", "csv", "--out", "/dev/null/x"], "/dev/null: File exists; check space"),
         (["import", tmp_path / "none"], "no such file or folder"),
     ):
-        done = harness(*arguments)
-        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+        code, _, said = harness(*arguments)
+        assert code == 2 and remedy in said, said
