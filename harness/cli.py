@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_ablate, cli_claims, cli_compare
+from harness import cli_ablate, cli_claims, cli_compare, cli_interop
 from harness.cli_options import filters
 from harness.cli_options import lengths as lengths_of
 from harness.cli_output import print_table as _print_table
@@ -385,6 +385,7 @@ def doctor() -> None:
 cli_compare.register(app)
 cli_ablate.register(app)
 cli_claims.register(app)
+cli_interop.register(app)
 
 
 def _report(finished: Run, *, fresh: bool = False) -> None:

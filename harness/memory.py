@@ -1,4 +1,4 @@
-"""Memory: how much may still be taken, and how much was in use at most."""
+"""How much memory was in use at most."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-
-def free(device: torch.device) -> int:
-    """Bytes that may still be taken."""
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info(device)[0])
-    return _kilobytes("/proc/meminfo", "MemAvailable") * 1024
 
 
 class Peak:

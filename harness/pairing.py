@@ -15,6 +15,8 @@ from tasks.api import OUTCOME_METRICS
 
 SAID = ("version", "protocol", "shots", "metric", "decoding", "draws", "data", "prompts")
 """Fields of a task's spec whose difference is said."""
+DIGESTS = ("data", "prompts")
+"""Those that are known only of runs that this program made, and not of imported ones."""
 
 
 @dataclass
@@ -165,7 +167,7 @@ def _notes(
         found.append(f"{task} of {names[0]} is compared with {other} of {names[1]}.")
     for name in SAID:
         one, two = spec.get(name), its.get(name)
-        if one != two:
+        if one != two and not (name in DIGESTS and None in (one, two)):
             found.append(f"{task}: {name} differs: {_short(one)} in {names[0]}, {_short(two)} in {names[1]}.")
     alone = [(name, len(items) - len(common)) for name, items in zip(names, (ours, theirs), strict=True)]
     if any(more for _, more in alone):

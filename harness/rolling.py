@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness import memory
+from qwen_model.memory import free_memory
 from qwen_model.prefill import CausalLM, Reader, windows
 from tasks.api import TaskError
 
@@ -108,7 +109,7 @@ class Rolls:
 
     def _check_memory(self, length: int) -> None:
         needed = self._model.cache_shape.nbytes(1, length, self._model.dtype, rings=False)
-        free = memory.free(self._model.device) + self._reader.stack.nbytes
+        free = free_memory(self._model.device) + self._reader.stack.nbytes
         if needed > free:
             raise TaskError(
                 f"--lengths: {length} tokens take {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "

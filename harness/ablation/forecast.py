@@ -52,7 +52,7 @@ def _reading(model: CausalLM, unit: Unit) -> tuple[int, float]:
     longest = max(lengths.values())
     behind = max(longest - PIECE, 0)
     reader = Reader(model, PIECE)
-    reader.stack.reserve(behind + PIECE)
+    reader.stack.make_room(1, behind + PIECE)
     first, last = (_piece(reader, past) for past in (0, behind))
     slope = (last - first) / behind if behind else 0.0
     pieces = [past for length in lengths.values() for past in range(0, length, PIECE)]

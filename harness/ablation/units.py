@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness import memory
 from harness.ablation.cells import Cell
 from harness.evaluation import Prepared, Settings, prepare
 from harness.registry import task_class
@@ -20,6 +19,7 @@ from qwen_model.config import ModelConfig, ModelError
 from qwen_model.config_json import read_model_config
 from qwen_model.download import DownloadError
 from qwen_model.long_context import LongContext
+from qwen_model.memory import free_memory
 from tasks.api import Sample, TaskError
 
 Place = tuple[str, int | None]
@@ -183,7 +183,7 @@ def _check_memory(settings: Settings, config: ModelConfig, length: int) -> None:
     shape = CacheShape(
         heads=config.num_key_value_heads, head_dim=config.head_dim, windows=(None,) * config.num_hidden_layers
     )
-    needed, free = shape.nbytes(1, length, getattr(torch, settings.dtype)), memory.free(torch.device(settings.device))
+    needed, free = shape.nbytes(1, length, getattr(torch, settings.dtype)), free_memory(torch.device(settings.device))
     if needed > free:
         raise TaskError(
             f"--lengths: {length:,} tokens take {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "

@@ -216,7 +216,9 @@ def _run(stages: Stages, processes: int) -> None:
         over("near copies", Stages.near, len(stages.near_pieces()) * [0])
         stages.resolve()
         found = over("writing", Stages.mix, sizes)
-        write_atomic(stages.out / REPORT, json.dumps(summary(stages, found), ensure_ascii=False, indent=1) + "\n")
+        write_atomic(
+            stages.out / REPORT, json.dumps(summary(stages, found), indent=1) + "\n"
+        )  # lone surrogates are escaped
     shutil.rmtree(stages.work)
 
 
