@@ -85,7 +85,7 @@ def write(folder: Path, family: str, findings: Sequence[Finding], as_json: str) 
         header=HEADER,
         detail=DETAIL,
         counts=counts(findings),
-        parts=[(title, list(zip(map(anchor, its), rows(its), strict=True))) for title, its in _parts(findings)],
+        parts=[(title, list(zip(its, map(anchor, its), rows(its), strict=True))) for title, its in _parts(findings)],
         cells=[(one, anchor(one), _place(one), details(one), _effects(one)) for one in findings],
         sweeps=_sweeps(findings),
         sweep=_sweep,
@@ -147,8 +147,8 @@ def _effects(finding: Finding) -> Any:
     return Plot(f"effects-{anchor(finding)}", "", size, lambda figure, ink: _forest(figure, ink, outcomes)).svg()
 
 
-def _sweeps(findings: Sequence[Finding]) -> list[tuple[str, str, Any]]:
-    """(Anchor, caption, SVG) of every sweep that a claim reads, once."""
+def _sweeps(findings: Sequence[Finding]) -> list[tuple[str, str, Any, ablation.Table]]:
+    """(Anchor, caption, curves as SVG, table by length) of every sweep that a claim reads, once."""
     found = []
     for place in dict.fromkeys(place for one in findings for place in one.plots):
         folder = Path(place)
@@ -156,7 +156,8 @@ def _sweeps(findings: Sequence[Finding]) -> list[tuple[str, str, Any]]:
             ablation.read(folder, "cells"), ablation.read(folder, "positions"), ablation.trained_length(folder)
         )[0]
         own = Plot(_sweep(place), curves.caption, curves.size, curves.draw)
-        found.append((_sweep(place), f"{folder.name} of {folder.parent.name}: {curves.caption}", own.svg()))
+        caption = f"{folder.name} of {folder.parent.name}: {curves.caption}"
+        found.append((_sweep(place), caption, own.svg(), ablation.tables(folder)[0]))
     return found
 
 

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.claims import evidence
-from harness.claims.experiment import Cells, Criterion, Experiment
+from harness.claims.experiment import Cells, Compression, Criterion, Experiment
 from harness.claims.family import Family, Line
 from harness.claims.findings import NOT_YET, Effect, Finding
 from harness.claims.steps import Job, Plan
 from harness.claims.verdict import finding
 from harness.records import RunError
 
-ALL = "all sizes"
+ALL, TOKENIZERS = "all sizes", "tokenizers"
 LEAST_SIZES = 3
 """Below so many sizes there is no order to speak of."""
 
@@ -92,22 +92,21 @@ def _folders(criterion: Criterion, plan: Plan, line: Line, failed: Mapping[Path,
 
 
 def _across(experiment: Experiment, plan: Plan, command: str, failed: Mapping[Path, str]) -> Finding:
-    effects: list[list[Effect | str]] = []
-    for test in experiment.tests:
-        its = [_folders(test, plan, line, failed) for line in plan.family.lines]
-        there = [folders for folders in its if not isinstance(folders, str)]
-        sized = test.measure in ("order", "growth")
-        missing = [folders for folders in its if isinstance(folders, str)]
-        least = LEAST_SIZES if sized else 1
-        if len(there) < least:
-            lack = missing[0] if missing else f"{plan.family.name} has {len(there)} sizes and this takes {least}"
-            effects.append([lack])
-            continue
-        try:
-            effects.append([evidence.across(test, there)])
-        except RunError as error:
-            effects.append([str(error)])
-    return finding(experiment, ALL, effects, 1, command)
+    of_tokenizers = all(isinstance(test, Compression) for test in experiment.tests)
+    effects = [[_over_sizes(test, plan, failed, 1 if of_tokenizers else LEAST_SIZES)] for test in experiment.tests]
+    return finding(experiment, TOKENIZERS if of_tokenizers else ALL, effects, 1, command)
+
+
+def _over_sizes(criterion: Criterion, plan: Plan, failed: Mapping[Path, str], least: int) -> Effect | str:
+    its = [_folders(criterion, plan, line, failed) for line in plan.family.lines]
+    there = [folders for folders in its if not isinstance(folders, str)]
+    if len(there) < least:
+        missing = next((folders for folders in its if isinstance(folders, str)), None)
+        return missing or f"{plan.family.name} has {len(there)} sizes with it, and this takes {least}"
+    try:
+        return evidence.across(criterion, there)
+    except RunError as error:
+        return str(error)
 
 
 def _plots(experiment: Experiment, plan: Plan, lines: Sequence[Line]) -> list[str]:

@@ -92,6 +92,7 @@ def test_the_ledger_of_made_evidence(tmp_path):
     assert found["windows-low-layers"] == "undecided" and found["short-unharmed"] == "not run"
     page = (tmp_path / "ledger-nano.html").read_text()
     assert page.count("<svg") == 7 + 3 and not re.findall(r"(?:src|href)=\"(?!#)", page) and "<script" not in page
+    assert "Perplexity by length" in page
     text = (tmp_path / "ledger-nano.md").read_text()
     assert "| windows-improve | 2.3, Table 3 | nano | +0.400 (+0.400 – +0.400) | below 0 | 3 | fails |" in text
     assert len(json.loads((tmp_path / "ledger-nano.json").read_text())["claims"]) == sum(
