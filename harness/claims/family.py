@@ -19,16 +19,17 @@ Role = Literal[
     "base",
     "chat",
     "code",
-    "code_chat",
     "math_chat",
     "rlhf",
     "rlhf_without_ptx",
     "reward",
     "reward_without_pmp",
     "judge",
+    "opponent",
 ]
 ROLES: tuple[str, ...] = get_args(Role)
-"""`chat` is after SFT, `rlhf` the same after PPO; `code` and `math_chat` are specialists; `judge` compares answers."""
+"""`chat` is after SFT, `rlhf` the same after PPO; `code` and `math_chat` are specialists; `judge` compares answers;
+`opponent` is no model but its answers to the questions of the task win-rate, a jsonl file or a run folder."""
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -41,13 +42,13 @@ class Size(Part):
     base: str | None = None
     chat: str | None = None
     code: str | None = None
-    code_chat: str | None = None
     math_chat: str | None = None
     rlhf: str | None = None
     rlhf_without_ptx: str | None = None
     reward: str | None = None
     reward_without_pmp: str | None = None
     judge: str | None = None
+    opponent: str | None = None
 
 
 class FamilyFile(Part):
