@@ -51,7 +51,7 @@ def claims(
     from harness.claims.family import NANO, read_family
     from harness.claims.ledger import as_json as ledger_as_json
     from harness.claims.ledger import ledger, left_out
-    from harness.claims.steps import Plan
+    from harness.claims.plan import Plan
     from reports import ledger as shown
 
     words = tuple(word.strip() for word in (only or "").split(",") if word.strip())

@@ -13,7 +13,8 @@ import yaml
 from harness.claims import experiment as experiments_of
 from harness.claims.experiment import Cells, Experiment, experiments, parted, read_experiment
 from harness.claims.family import NANO, ROLES, read_family
-from harness.claims.steps import Job, Plan, read_steps
+from harness.claims.plan import Plan
+from harness.claims.steps import Job, read_steps
 from reports import paper
 from tasks.api import TaskError
 
