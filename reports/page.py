@@ -188,29 +188,30 @@ def _shortened(text: str) -> str:
 
 
 def _markdown(run: Run, summary: render.Summary) -> str:
-    lines = [f"# Run {_cell(run.path.resolve().name)}", ""]
-    lines += [f"- {label}: {_cell(value)}" for label, value in _facts(run)]
+    lines = [f"# Run {cell(run.path.resolve().name)}", ""]
+    lines += [f"- {label}: {cell(value)}" for label, value in _facts(run)]
     lines += ["", "## Scores beside the Qwen report's", ""]
     lines += table(summary.header, summary.cells())
-    lines += ["", *[f"{number}. {_cell(note)}" for number, note in enumerate(summary.footnotes, 1)]]
+    lines += ["", *[f"{number}. {cell(note)}" for number, note in enumerate(summary.footnotes, 1)]]
     for row in summary.rows:
         for what, measures in _parts(run, row):
-            lines += ["", f"## {_cell(row.task)}: {_cell(row.score.name)} by {what}", ""]
+            lines += ["", f"## {cell(row.task)}: {cell(row.score.name)} by {what}", ""]
             cells = [(line.name, f"{line.n:,}", line.text, line.interval) for line in measures]
             lines += table((what.capitalize(), "n", "Score", "95 % interval"), cells)
     lines += ["", "## Environment"]
     for section, pairs in render.sections(_environment(run)).items():
         if section != "packages":  # long; in report.html and environment.json
-            lines += ["", f"### {_cell(section)}", "", *table(("name", "value"), pairs)]
+            lines += ["", f"### {cell(section)}", "", *table(("name", "value"), pairs)]
     return "\n".join([*lines, "", "Samples, plot, packages and the exact spec are in `report.html`.", ""])
 
 
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    cells = [header, ("---",) * len(header), *[tuple(map(_cell, row)) for row in rows]]
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, escaped: bool = False) -> list[str]:
+    """Lines of a Markdown table; cells that are `escaped` already are Markdown."""
+    cells = [header, ("---",) * len(header), *[row if escaped else tuple(map(cell, row)) for row in rows]]
     return ["| " + " | ".join(row) + " |" for row in cells]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that stays inside its cell and is no markup."""
     text = visible(" ".join(text.split()))
     for character in "\\|`*_<>[]":

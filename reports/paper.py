@@ -60,7 +60,7 @@ class PaperTable:
     source: str
     columns: Mapping[str, PaperColumn]
     rows: tuple[Mapping[str, Any], ...]
-    """{"model", "params", "group" (where the report sorts its rows into groups), "values": {column: number or None}}."""
+    """{"model", "params", "group" (where the report has groups of rows), "values": {column: number or None}}."""
     notes: tuple[Mapping[str, Any], ...]
 
     @property
@@ -85,7 +85,7 @@ def frame(name: str) -> pandas.DataFrame:
         {"model": row["model"], "params": row["params"], "group": row.get("group"), **row["values"]}
         for row in found.rows
     ]
-    return pandas.DataFrame(records).astype({column: "float64" for column in found.columns})
+    return pandas.DataFrame(records).astype(dict.fromkeys(found.columns, "float64"))
 
 
 def rows(name: str, column: str) -> list[PaperRow]:

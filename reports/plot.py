@@ -50,15 +50,15 @@ def shares(summary: Summary) -> list[Row]:
 
 
 def _draw(axes: Any, rows: list[Row]) -> None:
-    """Our points with bars on the row's line, the report's marks a little below it."""
+    """Our points with bars a little above the row's line, the report's marks a little below it; alone, on the line."""
     for line, row in enumerate(rows):
         ours = row.score
+        theirs = [cell for cell in row.qwen if cell is not None and cell.value is not None]
+        place = line - 0.12 if theirs else line
         bars = [[ours.value - ours.low], [ours.high - ours.value]]
-        axes.errorbar(
-            [ours.value], [line - 0.12], xerr=bars, fmt="o", color=OURS, capsize=3, label="this run, 95 % interval"
-        )
-        for cell in row.qwen:
-            if cell.value is not None and cell.params is not None:
+        axes.errorbar([ours.value], [place], xerr=bars, fmt="o", color=OURS, capsize=3, label="this run, 95 % interval")
+        for cell in theirs:
+            if cell.params is not None:
                 axes.plot(
                     [cell.value],
                     [line + 0.18],
