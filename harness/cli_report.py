@@ -46,6 +46,9 @@ def report(
         return
     if format is not None:
         raise TaskError("--format: is of --table and --figure; give one of them, or leave it out")
+    if out is not None:
+        _site(runs, out)
+        return
     from reports.scaling import common_tasks, write_scaling
 
     for path in runs:
@@ -53,6 +56,22 @@ def report(
     opened = [Run(path) for path in runs]
     for task in common_tasks(opened):
         typer.echo(f"plot: {write_scaling(opened, task, opened[0].path)[0]}")
+
+
+def _site(paths: list[Path], out: Path) -> None:
+    from harness.pairing import compare
+    from reports.beside import beside
+    from reports.cells import tables_of
+    from reports.site import write_site
+    from reports.sweep import Sweep
+
+    sweeps = [Sweep(path) for path in paths if Sweep.is_one(path)]
+    runs = [Run(path) for path in paths if not Sweep.is_one(path)]
+    comparisons = [compare(runs[0], run) for run in runs[1:] if set(run.spec["tasks"]) & set(runs[0].spec["tasks"])]
+    shown = [beside([run.path for run in runs], name) for name in tables_of(runs)]
+    out.mkdir(parents=True, exist_ok=True)
+    write_site(out / "report.html", runs, comparisons, shown, sweeps)
+    typer.echo(f"report: {out / 'report.html'}")
 
 
 def _beside(runs: list[Path], table: str | None, figure: str | None, format: str | None, out: Path | None) -> None:

@@ -6,8 +6,9 @@ out repeats itself. They say what to look at first, not what a person would say 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from harness.records import SampleRecord
@@ -36,6 +37,8 @@ BY_OUTCOME = {
     "unextracted": "not extracted",
     "not_installed": UNJUDGED,
 }
+NEITHER = ("measured",)
+"""Outcomes of tasks that measure and do not judge."""
 TAIL, TIMES, LEAST = 1200, 4, 60
 """Characters at the end of a reply that are looked at; how often a piece stands there, and how much text that is."""
 REFUSAL = re.compile(
@@ -77,15 +80,16 @@ def repeats(text: str) -> bool:
     return False
 
 
-def frame(records: Iterable[SampleRecord]) -> pandas.DataFrame:
-    """A row per sample: id, group, outcome, cause, and the characters of its prompt and reply."""
+def row(record: SampleRecord) -> tuple[str, str | None, str, str, int]:
+    """A line of the frame."""
+    return record.id, record.group, record.outcome, cause(record), len(record.prompt)
+
+
+def frame(rows: Iterable[tuple[str, str | None, str, str, int]]) -> pandas.DataFrame:
+    """A row per sample: id, group, outcome, cause, and the characters of its prompt."""
     import pandas
 
-    rows = [
-        (record.id, record.group, record.outcome, cause(record), len(record.prompt), len(record.response))
-        for record in records
-    ]
-    return pandas.DataFrame(rows, columns=["id", "group", "outcome", "cause", "prompt", "response"])
+    return pandas.DataFrame(rows, columns=["id", "group", "outcome", "cause", "prompt"])
 
 
 def counts(samples: pandas.DataFrame, by: pandas.Series | None = None) -> pandas.DataFrame:
@@ -102,13 +106,16 @@ def counts(samples: pandas.DataFrame, by: pandas.Series | None = None) -> pandas
 
 
 def lengths(samples: pandas.DataFrame) -> pandas.Series:
-    """Which part of the prompts by length each sample is in, in print: "1,024 – 2,047" characters."""
+    """Which part of the prompts by length each sample is in, a category in print: "1,024 – 2,047" characters."""
     import pandas
 
-    parts = pandas.qcut(samples["prompt"], BINS, duplicates="drop") if samples["prompt"].nunique() > 1 else None
-    if parts is None:
-        return pandas.Series(f"{samples['prompt'].iloc[0]:,}", index=samples.index)
-    within = samples.groupby(parts, observed=True)["prompt"]
-    ends = within.agg(["min", "max"])
-    names = {part: f"{row['min']:,} – {row['max']:,}" for part, row in ends.iterrows()}
-    return parts.cat.rename_categories(names).cat.remove_unused_categories()
+    ranks = samples["prompt"].rank(method="max", pct=True)
+    parts = (ranks * BINS).apply(math.ceil)
+    ends = samples.groupby(parts)["prompt"].agg(["min", "max"])
+    names = {part: f"{low:,}" if low == high else f"{low:,} – {high:,}" for part, low, high in ends.itertuples()}
+    return pandas.Series(pandas.Categorical(parts.map(names), categories=list(names.values())), index=samples.index)
+
+
+def have_any(outcomes: Mapping[str, int]) -> bool:
+    """Whether a task judges samples right or wrong, as perplexities do not."""
+    return any(outcome not in NEITHER for outcome in outcomes)

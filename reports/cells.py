@@ -6,10 +6,10 @@ same benchmark follow, and their difference becomes a footnote.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.records import Estimate, TaskResult
+from harness.records import Estimate, Run, TaskResult
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,16 @@ class Source:
     def kind(self, measures: Mapping[str, str], metric: str) -> str:
         """`share`, `mean` or `perplexity`; `measures` as in a task's spec."""
         return measures.get(self.measure or metric, "share")
+
+
+def tables_of(runs: Sequence[Run]) -> list[str]:
+    """The tables of which a run has a number by a column's own protocol, that which stands first."""
+    tasks = {task for run in runs for task in run.results}
+    return [
+        name
+        for name, cells in CELLS.items()
+        if name.startswith("table") and any(sources[0].task in tasks for sources in cells.values())
+    ]
 
 
 def _tasks(*names: str) -> tuple[Source, ...]:

@@ -49,14 +49,14 @@ def as_markdown(table: Beside) -> str:
     ]
     lines += markdown_table(header, rows, escaped=True)
     lines += ["", *[f"{number}. {markdown_cell(note)}" for number, note in enumerate(table.footnotes, 1)]]
-    lines += ["", *[f"- {markdown_cell(note)}" for note in (LEGEND, *table.general, _source(table))]]
+    lines += ["", *[f"- {markdown_cell(note)}" for note in (LEGEND, *table.general, source(table))]]
     return "\n".join(lines) + "\n"
 
 
 def as_html(table: Beside) -> str:
     """A page of its own that loads nothing."""
     page: str = (
-        new_environment().get_template("beside.html.j2").render(table=table, legend=LEGEND, source=_source(table))
+        new_environment().get_template("beside.html.j2").render(table=table, legend=LEGEND, source=source(table))
     )
     return page
 
@@ -82,7 +82,7 @@ def as_latex(table: Beside) -> str:
     lines += [r"\hline", r"\end{tabular}", "", r"\begin{minipage}{\linewidth}", r"\smallskip"]
     for number, note in enumerate(table.footnotes, 1):
         lines.append(rf"\textsuperscript{{{number}}} {latex(note)}\par")
-    lines += [rf"{latex(note)}\par" for note in (LEGEND, *table.general, _source(table))]
+    lines += [rf"{latex(note)}\par" for note in (LEGEND, *table.general, source(table))]
     return "\n".join([*lines, r"\end{minipage}", r"\end{table}"]) + "\n"
 
 
@@ -92,7 +92,7 @@ def write_png(table: Beside, path: Path) -> None:
     from matplotlib.figure import Figure
 
     notes = [f"{number}  {note}" for number, note in enumerate(table.footnotes, 1)]
-    notes += [LEGEND, *table.general, _source(table)]
+    notes += [LEGEND, *table.general, source(table)]
     grid = [["Model", "Size", *(head.text for head in table.heads)]]
     grid += [[line.model, line.size, *(shown.text for shown in line.cells)] for line in table.lines]
     marks = [head.notes for head in table.heads]
@@ -141,7 +141,8 @@ def _marked(text: str, shown: Shown, mark: str) -> str:
     return text + mark.format(",".join(map(str, shown.notes))) if shown.notes else text
 
 
-def _source(table: Beside) -> str:
+def source(table: Beside) -> str:
+    """Where the report has it."""
     return f"The report's rows: arXiv 2309.16609, {paper.table(table.name).source}."
 
 

@@ -70,7 +70,8 @@ def our_rows(paths: Sequence[Path], name: str) -> list[TableRow]:
 
 def _rows(path: Path, name: str) -> list[TableRow]:
     if Sweep.is_one(path):
-        return _of_sweep(Sweep(path)) if name == "table_3" else []
+        sweep = Sweep(path)
+        return _of_sweep(sweep) if name == "table_3" and sweep.has_lengths else []
     if (path / TOKENIZERS).is_file():
         return _of_tokenizers(path) if name == "figure_3" else []
     if (path / WIN_RATE).is_file():

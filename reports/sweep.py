@@ -11,8 +11,8 @@ from harness.records import RunError
 if TYPE_CHECKING:
     import pandas
 
-NEEDED = ("length", "documents", "nll", "perplexity", "low", "high")
-MEASURED = (*NEEDED, "seconds", "peak_mb")
+LENGTHS = ("length", "documents", "perplexity", "low", "high")
+MEASURED = (*LENGTHS, "nll", "seconds", "peak_mb")
 """Columns of `cells.csv` that are numbers of a cell; the others say which cell it is."""
 
 
@@ -25,7 +25,7 @@ class Sweep:
         return (path / "cells.csv").is_file()
 
     def __init__(self, path: Path) -> None:
-        """Raises RunError if `cells.csv` is missing, empty or lacks a column."""
+        """Raises RunError if `cells.csv` cannot be read, or is empty."""
         import pandas
 
         self.path, self.name = path, path.resolve().name
@@ -34,10 +34,13 @@ class Sweep:
             self.cells = pandas.read_csv(file, keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
             raise RunError(f"{file}: cannot be read ({error}); run the same `harness ablate` again") from error
-        missing = [column for column in NEEDED if column not in self.cells.columns]
-        if missing or self.cells.empty:
-            lack = f"no column {missing[0]}" if missing else "no cell"
-            raise RunError(f"{file}: {lack}; run the same `harness ablate` again")
+        if self.cells.empty:
+            raise RunError(f"{file}: no cell; run the same `harness ablate` again")
+
+    @property
+    def has_lengths(self) -> bool:
+        """Whether it is of perplexities by length, as Table 3, and not of a task's scores."""
+        return set(LENGTHS) <= set(self.cells.columns)
 
     @property
     def switches(self) -> list[str]:
@@ -53,8 +56,25 @@ class Sweep:
             return self.cells[switches[0]].astype(str)
         return self.cells[switches].astype(str).apply(lambda row: ", ".join(f"{k}={v}" for k, v in row.items()), axis=1)
 
+    def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Header and lines: perplexity by length with its interval, as Table 3, or else all that `cells.csv` has."""
+        if not self.has_lengths:
+            return tuple(self.cells.columns), [tuple(map(_text, row)) for row in self.cells.itertuples(index=False)]
+        lengths = sorted(set(self.cells["length"]))
+        lines = []
+        for cell, rows in self.by_cell():
+            shown = {row["length"]: f"{row['perplexity']:,.2f} [{row['low']:,.2f}, {row['high']:,.2f}]" for row in rows}
+            lines.append((cell, *(shown.get(length, "–") for length in lengths)))
+        return ("Cell", *(f"{length:,}" for length in lengths)), lines
+
     def by_cell(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """(Name of a cell, its rows by length), in the file's order."""
         labels = self.labels()
         for label in dict.fromkeys(labels):
             yield label, self.cells[labels == label].sort_values("length").to_dict("records")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.6g}"
+    return str(value)

@@ -46,7 +46,7 @@ def test_ordinary_endings_do_not_repeat_themselves() -> None:
 
 def test_every_sample_has_one_cause_and_counts_add_up() -> None:
     records = [*records_of("gsm8k-chat"), *records_of("humaneval-chat"), *records_of("mmlu")]
-    samples = causes.frame(records)
+    samples = causes.frame(map(causes.row, records))
     whole = causes.counts(samples)
     assert whole.loc["all", "right"] == sum(record.correct for record in records)
     assert whole.to_numpy().sum() == len(records) and whole.columns[0] == "right"
@@ -56,9 +56,9 @@ def test_every_sample_has_one_cause_and_counts_add_up() -> None:
 
 def test_prompts_fall_into_parts_of_about_as_many() -> None:
     made = [replace(BASE, id=str(i), prompt="x" * (i * i)) for i in range(1, 101)]
-    samples = causes.frame(made)
+    samples = causes.frame(map(causes.row, made))
     parts = causes.counts(samples, causes.lengths(samples))
     assert parts.sum(axis=1).tolist() == [25] * 4
     assert parts.index[0] == "1 – 625" and parts.index[-1] == "5,776 – 10,000"
-    same = causes.frame([replace(BASE, id=str(i)) for i in range(5)])
+    same = causes.frame(causes.row(replace(BASE, id=str(i))) for i in range(5))
     assert len(causes.counts(same, causes.lengths(same))) == 1
