@@ -128,7 +128,7 @@ def _glance(text: str | None) -> str | None:
 
 def _packed(value: Any, visible: Callable[[str], str]) -> str:
     text = json.dumps(_seen(value, visible), ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
 def _seen(value: Any, visible: Callable[[str], str]) -> Any:

@@ -139,6 +139,8 @@
       parts.push(element("p", { class: "label" }, "The same sample in"), element("ul", {}, ...links));
     }
     into.replaceChildren(...parts);
+    const prompt = into.querySelector(".prompt");
+    prompt.scrollTop = prompt.scrollHeight; // the question stands behind its examples
   };
 
   const entry = (task, index, place, open) => {
