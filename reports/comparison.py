@@ -120,14 +120,17 @@ def write(folder: Path, comparisons: Sequence[RunComparison]) -> Path:
     template = new_environment().get_template("comparison.html.j2")
     write_atomic(
         page,
-        template.render(
-            comparisons=pairs,
-            columns=HEADER,
-            flip_columns=FLIP_HEADER,
-            parts=parts,
-            cells=cells,
-            flips=flip_rows,
-            shown=SHOWN,
-        ),
+        template.render(comparisons=pairs, compared=VIEW),
     )
     return page
+
+
+VIEW = {
+    "HEADER": HEADER,
+    "FLIP_HEADER": FLIP_HEADER,
+    "SHOWN": SHOWN,
+    "parts": parts,
+    "cells": cells,
+    "flip_rows": flip_rows,
+}
+"""What the template `compared.html.j2` shows a comparison with."""

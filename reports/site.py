@@ -92,7 +92,7 @@ def write_site(
             tables=[(table, formats.source(table)) for table in tables],
             legend=formats.LEGEND,
             comparisons=[(pair, comparison.notes(pair)) for pair in comparisons],
-            compared=comparison,
+            compared=comparison.VIEW,
             linked=lambda run, task, id_: _link(keys.get((run, task)), id=id_),
             sweeps=[(its.name, *its.table(), curves(its, f"sweep-{place}")) for place, its in enumerate(sweeps, 1)],
             heads=_inert(json.dumps([its.head for its in packed], ensure_ascii=False)),
