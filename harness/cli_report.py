@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli_output import print_table
-from harness.records import Run, write_atomic
+from harness.records import Run, RunError, write_atomic
 from tasks.api import TaskError
 
 TEXTS = ("md", "html", "latex", "csv")
@@ -50,8 +50,11 @@ def report(
         _site(runs, out)
         return
     from reports.scaling import common_tasks, write_scaling
+    from reports.sweep import Sweep
 
     for path in runs:
+        if Sweep.is_one(path):
+            raise TaskError(f"{path}: a sweep; give --out FOLDER for a page of it, or --table 3")
         show_run(Run(path), fresh=True)
     opened = [Run(path) for path in runs]
     for task in common_tasks(opened):
@@ -67,7 +70,12 @@ def _site(paths: list[Path], out: Path) -> None:
 
     sweeps = [Sweep(path) for path in paths if Sweep.is_one(path)]
     runs = [Run(path) for path in paths if not Sweep.is_one(path)]
-    comparisons = [compare(runs[0], run) for run in runs[1:] if set(run.spec["tasks"]) & set(runs[0].spec["tasks"])]
+    comparisons = []
+    for run in runs[1:]:
+        try:
+            comparisons.append(compare(runs[0], run))
+        except RunError as error:  # runs of other tasks may share a page
+            typer.echo(f"not compared: {error}", err=True)
     shown = [beside([run.path for run in runs], name) for name in tables_of(runs)]
     out.mkdir(parents=True, exist_ok=True)
     write_site(out / "report.html", runs, comparisons, shown, sweeps)

@@ -17,8 +17,8 @@ from reports.sweep import Sweep
 TOKENIZERS, WIN_RATE = "tokenizers.json", "win_rate.json"
 PLACES = 4
 """Decimals of our numbers: enough for every reader, and read back from CSV to the last bit."""
-BASELINE = "XLM-R"
-"""Figure 3's."""
+BASELINE, QWEN = "XLM-R", "qwen"
+"""Figure 3's, and what `harness tokenizer-report` calls Qwen's own tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,23 +135,42 @@ def _of_sweep(sweep: Sweep) -> list[TableRow]:
 
 
 def _of_tokenizers(path: Path) -> list[TableRow]:
+    """Rows on the report's scale: relative to XLM-R, or else brought there by Qwen's tokenizer, which both measured."""
     whole = _json(path / TOKENIZERS)
-    notes: tuple[str, ...] = ("Of other texts than the report's million documents per language.",)
-    if whole["baseline"].casefold() != BASELINE.casefold():
-        notes += (f"Relative to {whole['baseline']}, the report's rows to {BASELINE}: not on one scale.",)
-    return [
-        TableRow(
-            source=path.resolve().name,
-            model=tokenizer,
-            cells={
-                row["text"]: Cell(value=round(row["ratio"], PLACES), task="tokenizer-report", notes=notes)
-                for row in whole["rows"]
-                if row["tokenizer"] == tokenizer and row["text"] in paper.columns("figure_3")
-            },
+    ratios: dict[str, dict[str, float]] = {}
+    for row in whole["rows"]:
+        if row["text"] in paper.columns("figure_3"):
+            ratios.setdefault(row["tokenizer"], {})[row["text"]] = row["ratio"]
+    notes = ("Of other texts than the report's million documents per language.",)
+    if whole["baseline"].casefold() == BASELINE.casefold():
+        ratios.pop(whole["baseline"], None)
+        return [_tokenizer(path, name, its, notes) for name, its in ratios.items()]
+    if QWEN not in ratios:
+        raise RunError(
+            f"{path / TOKENIZERS}: relative to {whole['baseline']}, and Figure 3 to {BASELINE}; measure {QWEN} too, or "
+            "give tokenizer-report --tokenizer path/to/xlm-r --baseline xlm-r"
         )
-        for tokenizer in whole["tokenizers"]
-        if tokenizer != whole["baseline"]
+    qwen = ratios.pop(QWEN)
+    theirs = next(row["values"] for row in paper.table("figure_3").rows if row["model"] == "Qwen")
+    said = (
+        f"Measured relative to Qwen's tokenizer and multiplied by Qwen's value in Figure 3: {BASELINE}'s is not here."
+    )
+    return [
+        _tokenizer(
+            path,
+            f"{name} by way of Qwen's",
+            {text: ratio / qwen[text] * theirs[text] for text, ratio in its.items()},
+            (*notes, said),
+        )
+        for name, its in ratios.items()
     ]
+
+
+def _tokenizer(path: Path, name: str, ratios: Mapping[str, float], notes: tuple[str, ...]) -> TableRow:
+    cells = {
+        text: Cell(value=round(ratio, PLACES), task="tokenizer-report", notes=notes) for text, ratio in ratios.items()
+    }
+    return TableRow(source=path.resolve().name, model=name, cells=cells)
 
 
 def _of_win_rate(path: Path) -> list[TableRow]:
@@ -168,7 +187,7 @@ def _of_win_rate(path: Path) -> list[TableRow]:
             if column is not None:
                 value, low, high = (round(100 * entry[kind][part], PLACES) for part in ("value", "low", "high"))
                 cells[column] = Cell(value=value, low=low, high=high, n=entry["n"], task="win-rate", notes=notes)
-    name = Path(whole["answers"]).stem
+    name = f"{Path(whole['answers']).stem} against {whole['opponent']}"
     return [TableRow(source=path.resolve().name, model=name, cells=cells)] if cells else []
 
 

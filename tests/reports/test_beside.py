@@ -167,11 +167,19 @@ def test_figures_have_ours_and_the_reports(runs: list[Path], tmp_path: Path) -> 
     table = beside([tokenizers], "figure_3")
     assert [shown.text for shown in table.lines[-1].cells if shown.text != "–"] == ["1.500", "1.500"]
     assert "InternLM-7B" in write_figure(table, tmp_path)[1].read_text()
+    rows += [{"text": text, "tokenizer": "qwen", "ratio": 0.5} for text in ("th", "code")]
+    whole = {"baseline": "gpt", "tokenizers": {"mine": "", "qwen": "", "gpt": ""}, "rows": rows}
+    (tokenizers / "tokenizers.json").write_text(json.dumps(whole))
+    line = beside([tokenizers], "figure_3").lines[-1]
+    assert line.model == "mine by way of Qwen's" and line.cells[0].text == f"{3 * 2.032:.3f}"
+    (tokenizers / "tokenizers.json").write_text(json.dumps({**whole, "rows": rows[:3]}))
+    with pytest.raises(RunError, match="relative to gpt, and Figure 3 to XLM-R"):
+        beside([tokenizers], "figure_3")
     wins.mkdir()
     share = {kind: {"value": 1 / 3, "low": 0.1, "high": 0.6} for kind in ("win", "tie", "loss")}
     facts = {"answers": "runs/mine", "opponent": "x", "categories": {"Average": {"n": 9, **share}}}
     (wins / "win_rate.json").write_text(json.dumps(facts))
-    assert "mine (ours)" in write_figure(beside([wins], "figure_4"), tmp_path)[1].read_text()
+    assert "mine against x (ours)" in write_figure(beside([wins], "figure_4"), tmp_path)[1].read_text()
 
 
 def test_every_cell_of_ours_is_in_a_column_of_the_reports() -> None:
