@@ -93,7 +93,7 @@ def write_site(
             legend=formats.LEGEND,
             comparisons=[(pair, comparison.notes(pair)) for pair in comparisons],
             compared=comparison.VIEW,
-            linked=lambda run, task, id_: _link(keys.get((run, task)), id=id_),
+            linked=lambda run, task, id_: _link(keys.get((run, task)), id=visible(id_)),
             sweeps=[(its.name, *its.table(), curves(its, f"sweep-{place}")) for place, its in enumerate(sweeps, 1)],
             heads=_inert(json.dumps([its.head for its in packed], ensure_ascii=False)),
             packs=[pack for its in packed for pack in its.packs],
