@@ -14,6 +14,7 @@ from reports import paper, render
 from reports.cells import CELLS
 from reports.sweep import Sweep
 
+LONG_PPL = "long-ppl"
 TOKENIZERS, WIN_RATE = "tokenizers.json", "win_rate.json"
 PLACES = 4
 """Decimals of our numbers: enough for every reader, and read back from CSV to the last bit."""
@@ -117,20 +118,22 @@ def _of_sweep(sweep: Sweep) -> list[TableRow]:
     """A row per cell of a long-ppl sweep, with the lengths that the table has."""
     rows = []
     for cell, lines in sweep.by_cell():
+        lines = [line for line in lines if line.get("task", LONG_PPL) == LONG_PPL]
         found = {
             str(line["length"]): Cell(
                 value=round(line["perplexity"], PLACES),
                 low=round(line["low"], PLACES),
                 high=round(line["high"], PLACES),
                 n=int(line["documents"]),
-                task="long-ppl",
+                task=LONG_PPL,
                 notes=("Of other documents than the report's; compare the course, not the height.",),
             )
             for line in lines
             if str(line["length"]) in paper.columns("table_3")
         }
         if found:
-            rows.append(TableRow(source=sweep.name, model=cell, cells=found))
+            model = f"{Path(lines[0]['model']).name}, {cell}" if "model" in lines[0] else cell
+            rows.append(TableRow(source=sweep.name, model=model, cells=found))
     return rows
 
 

@@ -71,7 +71,8 @@ class Sweep:
         """(Name of a cell, its rows by length), in the file's order."""
         labels = self.labels()
         for label in dict.fromkeys(labels):
-            yield label, self.cells[labels == label].sort_values("length").to_dict("records")
+            rows = self.cells[labels == label].dropna(subset=list(LENGTHS))  # a cell that failed has no numbers
+            yield label, rows.sort_values("length").to_dict("records")
 
 
 def _text(value: Any) -> str:

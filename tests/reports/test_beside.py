@@ -70,6 +70,16 @@ def test_the_best_of_a_column_is_marked_whosever_it_is(runs: list[Path], tmp_pat
     assert lower[lower["source"] == "sweep"]["model"].unique().tolist() == ["none", "ntk"]
 
 
+def test_a_sweep_of_another_task_and_cells_that_failed_have_no_row(tmp_path: Path) -> None:
+    file = tmp_path / "cells.csv"
+    head = "cell,model,task,length,documents,perplexity,low,high\n"
+    file.write_text(head + "none,/m/tiny,long-ppl,2048,6,3.5,3,4\nntk,/m/tiny,long-ppl,2048,,,,\n")
+    assert [line.model for line in beside([tmp_path], "table_3").lines if line.ours] == ["tiny, none"]
+    file.write_text(head + "none,/m/tiny,retrieval,2048,6,3.5,3,4\n")
+    with pytest.raises(RunError, match="Table 3"):
+        beside([tmp_path], "table_3")
+
+
 def test_footnotes_name_every_difference(runs: list[Path]) -> None:
     table = beside(runs, "table_2")
     line = next(line for line in table.lines if line.model == "small")
