@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_ablate, cli_compare, cli_interop
+from harness import cli_ablate, cli_compare, cli_interop, cli_report
 from harness.cli_options import filters
 from harness.cli_options import lengths as lengths_of
 from harness.cli_output import print_table as _print_table
-from harness.records import Run, RunError
+from harness.cli_report import show_run
+from harness.records import RunError
 from tasks.api import TaskError
 
 INTERRUPTED = 130
@@ -120,7 +121,7 @@ def run(
     with Bars() as bars:
         finished = execute(prepared, folder, bars)
     marks.append(time.monotonic())
-    _report(finished)
+    show_run(finished)
     marks.append(time.monotonic())
     stages = zip(("prepare", "run", "report"), pairwise(marks), strict=True)
     typer.echo("seconds: " + ", ".join(f"{name} {end - begin:.1f}" for name, (begin, end) in stages), err=True)
@@ -191,7 +192,7 @@ def score(
                 unsafe=unsafe_no_sandbox,
                 progress=bars,
             )
-    _report(finished)
+    show_run(finished)
 
 
 @app.command(epilog="Example: harness tasks --dump mmlu --filter subject=astronomy | head -3")
@@ -263,21 +264,6 @@ def models() -> None:
         for name, entry in sorted(CATALOGUE.items())
     ]
     _print_table(["model", "size", "licence", "state", "notes"], rows)
-
-
-@app.command(epilog="Example: harness report runs/qwen2.5-coder-0.5b-instruct-1a2b3c4d")
-def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
-    """Write report.md and report.html of finished runs anew and print their tables.
-
-    Of runs of several models it also draws scores against model size: scaling-TASK.png and .svg in the first folder.
-    """
-    from reports.scaling import common_tasks, write_scaling
-
-    for path in runs:
-        _report(Run(path), fresh=True)
-    opened = [Run(path) for path in runs]
-    for task in common_tasks(opened):
-        typer.echo(f"plot: {write_scaling(opened, task, opened[0].path)[0]}")
 
 
 @app.command(
@@ -378,29 +364,7 @@ def doctor() -> None:
 cli_compare.register(app)
 cli_ablate.register(app)
 cli_interop.register(app)
-
-
-def _report(finished: Run, *, fresh: bool = False) -> None:
-    from reports.page import write_report
-    from reports.render import summary_table
-
-    results, page = finished.path / "results.json", finished.path / "report.html"
-    if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
-        write_report(finished)
-    summary = summary_table(finished)
-    lines = summary.cells()
-    # the report files have the whole table
-    wide = {"The report's column", "Best other up to 14B"}
-    wide |= {
-        name
-        for i, name in enumerate(summary.header)
-        if name in ("Not extracted", "Timeouts %") and all(cells[i] in ("0", "0.0", "") for cells in lines)
-    }
-    shown = [i for i, name in enumerate(summary.header) if name not in wide]
-    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in lines], whole=5)
-    for number, note in enumerate(summary.footnotes, start=1):
-        typer.echo(f"{number}. {note}")
-    typer.echo(f"report: {page}")
+cli_report.register(app)
 
 
 def user_errors() -> tuple[type[Exception], ...]:

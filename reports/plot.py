@@ -1,4 +1,4 @@
-"""The plot of a run's page: our scores with their intervals beside the report's; and plots as SVG text inside HTML."""
+"""The plots of a page, as SVG text for HTML: scores with intervals beside the report's, and a sweep's curves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from reports.render import SIZES, Row, Summary
+from reports.sweep import Sweep
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -15,14 +16,20 @@ if TYPE_CHECKING:
 INK, GRID, OURS, THEIRS = "#010101", "#020202", "#030303", "#040404"
 """Stand-ins that the page's style sheet replaces, so that the plot follows the reader's dark or light setting."""
 _VARIABLES = {INK: "var(--ink)", GRID: "var(--line)", OURS: "var(--accent)", THEIRS: "var(--theirs)"}
+CURVES = ("#1a6fd4", "#c05a17", "#2a9150", "#8a5fc0", "#c33f5c", "#2a9797", "#a38a1f")
+"""Of middling lightness: for a light and a dark page."""
+LINES = ("-", "--", ":")
 _MARKERS = dict(zip(SIZES, ("v", "s", "^"), strict=True))
 
 
-def plot(summary: Summary) -> Markup:
-    """A horizontal axis in per cent, a line per task whose score is a share. Equal rows give equal bytes."""
+def plot(summary: Summary, name: str) -> Markup:
+    """A horizontal axis in per cent, a line per task whose score is a share. Equal rows give equal bytes.
+
+    The element is labelled by the one with the id NAME-caption; no two plots of a page have one name.
+    """
     rows = shares(summary)
     # As wide as a phone at full size, for letters that can be read there; the legend above takes 0.6 inches.
-    return inline_svg((4.6, 1.3 + 0.5 * len(rows)), lambda axes: _draw(axes, rows), "plot-caption")
+    return inline_svg((4.6, 1.3 + 0.5 * len(rows)), lambda axes: _draw(axes, rows), f"{name}-caption")
 
 
 def inline_svg(inches: tuple[float, float], draw: Callable[[Any], None], caption: str) -> Markup:
@@ -32,7 +39,7 @@ def inline_svg(inches: tuple[float, float], draw: Callable[[Any], None], caption
     from matplotlib.figure import Figure
 
     # Text stays text: it can be read aloud and searched. The salt makes element ids the same in every process.
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
+    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": caption, "font.family": "sans-serif"}
     with matplotlib.rc_context(rc=style):
         figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasSVG(figure)
@@ -50,9 +57,41 @@ def inline(figure: Any, caption: str) -> Markup:
     svg = svg[svg.index("<svg") :]  # no XML prologue inside HTML
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"| (width|height)="[\d.]+pt"', "", svg)
+    # ids such as figure_1 are the same in every plot, and nothing refers to them
+    svg = re.sub(r' id="(?!\w*[0-9a-f]{10})[^"]*"', "", svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-labelledby="{caption}"', 1))
+
+
+def curves(sweep: Sweep, name: str) -> Markup | None:
+    """Perplexity by length, a curve with its interval for each cell; None where the sweep has no lengths."""
+    if not sweep.has_lengths:
+        return None
+    return inline_svg((4.6, 4.4), lambda axes: _draw_curves(axes, sweep), f"{name}-caption")
+
+
+def _draw_curves(axes: Any, sweep: Sweep) -> None:
+    lengths = sorted(set(sweep.cells["length"]))
+    for place, (cell, rows) in enumerate(sweep.by_cell()):
+        colour, line = CURVES[place % len(CURVES)], LINES[place // len(CURVES) % len(LINES)]
+        x, y, low, high = ([row[key] for row in rows] for key in ("length", "perplexity", "low", "high"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(x, y, line, color=colour, marker="o", markersize=3, label=cell)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths], color=INK, rotation=45, ha="right")
+    axes.minorticks_off()
+    axes.set_xlabel("tokens", color=INK)
+    axes.set_ylabel("perplexity, log scale", color=INK)
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    legend = axes.figure.legend(loc="outside upper left", ncols=1, frameon=False, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def shares(summary: Summary) -> list[Row]:
@@ -61,15 +100,15 @@ def shares(summary: Summary) -> list[Row]:
 
 
 def _draw(axes: Any, rows: list[Row]) -> None:
-    """Our points with bars on the row's line, the report's marks a little below it."""
+    """Our points with bars a little above the row's line, the report's marks a little below it; alone, on the line."""
     for line, row in enumerate(rows):
         ours = row.score
+        theirs = [cell for cell in row.qwen if cell is not None and cell.value is not None]
+        place = line - 0.12 if theirs else line
         bars = [[ours.value - ours.low], [ours.high - ours.value]]
-        axes.errorbar(
-            [ours.value], [line - 0.12], xerr=bars, fmt="o", color=OURS, capsize=3, label="this run, 95 % interval"
-        )
-        for cell in row.qwen:
-            if cell.value is not None and cell.params is not None:
+        axes.errorbar([ours.value], [place], xerr=bars, fmt="o", color=OURS, capsize=3, label="this run, 95 % interval")
+        for cell in theirs:
+            if cell.params is not None:
                 axes.plot(
                     [cell.value],
                     [line + 0.18],
