@@ -49,11 +49,11 @@ def report(
     if out is not None:
         _site(runs, out)
         return
+    from reports.ablation import is_sweep
     from reports.scaling import common_tasks, write_scaling
-    from reports.sweep import Sweep
 
     for path in runs:
-        if Sweep.is_one(path):
+        if is_sweep(path):
             raise TaskError(f"{path}: a sweep; give --out FOLDER for a page of it, or --table 3")
         show_run(Run(path), fresh=True)
     opened = [Run(path) for path in runs]
@@ -63,13 +63,13 @@ def report(
 
 def _site(paths: list[Path], out: Path) -> None:
     from harness.pairing import compare
+    from reports.ablation import is_sweep
     from reports.beside import beside
     from reports.cells import tables_of
     from reports.site import write_site
-    from reports.sweep import Sweep
 
-    sweeps = [Sweep(path) for path in paths if Sweep.is_one(path)]
-    runs = [Run(path) for path in paths if not Sweep.is_one(path)]
+    sweeps = [path for path in paths if is_sweep(path)]
+    runs = [Run(path) for path in paths if not is_sweep(path)]
     comparisons = []
     for run in runs[1:]:
         try:

@@ -43,9 +43,10 @@ class Plot:
             self._figure(PNG).savefig(path, dpi=160, facecolor="white")
         return path
 
-    def svg(self) -> Markup:
+    def svg(self, label: str) -> Markup:
+        """For a page, in which the element with the id `label` says what it shows."""
         with self._style():
-            return inline(self._figure({INK: INK, GRID: GRID}), f"plot-{self.name}")
+            return inline(self._figure({INK: INK, GRID: GRID}), label)
 
     def _style(self) -> Any:
         import matplotlib

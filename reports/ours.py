@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.records import Run, RunError
-from reports import paper, render
+from reports import ablation, paper, render
 from reports.cells import CELLS
-from reports.sweep import Sweep
+
+if TYPE_CHECKING:
+    import pandas
 
 LONG_PPL = "long-ppl"
 TOKENIZERS, WIN_RATE = "tokenizers.json", "win_rate.json"
@@ -70,9 +72,9 @@ def our_rows(paths: Sequence[Path], name: str) -> list[TableRow]:
 
 
 def _rows(path: Path, name: str) -> list[TableRow]:
-    if Sweep.is_one(path):
-        sweep = Sweep(path)
-        return _of_sweep(sweep) if name == "table_3" and sweep.has_lengths else []
+    if ablation.is_sweep(path):
+        cells = ablation.read(path, "cells")
+        return _of_sweep(path, cells) if name == "table_3" and "length" in cells else []
     if (path / TOKENIZERS).is_file():
         return _of_tokenizers(path) if name == "figure_3" else []
     if (path / WIN_RATE).is_file():
@@ -114,11 +116,11 @@ def _of_run(run: Run, name: str) -> TableRow:
     )
 
 
-def _of_sweep(sweep: Sweep) -> list[TableRow]:
+def _of_sweep(path: Path, cells: pandas.DataFrame) -> list[TableRow]:
     """A row per cell of a long-ppl sweep, with the lengths that the table has."""
     rows = []
-    for cell, lines in sweep.by_cell():
-        lines = [line for line in lines if line.get("task", LONG_PPL) == LONG_PPL]
+    for cell, own in cells.dropna(subset=["perplexity"]).groupby("cell", sort=False):  # failed cells have no numbers
+        lines = [line for line in own.to_dict("records") if line.get("task", LONG_PPL) == LONG_PPL]
         found = {
             str(line["length"]): Cell(
                 value=round(line["perplexity"], PLACES),
@@ -132,8 +134,8 @@ def _of_sweep(sweep: Sweep) -> list[TableRow]:
             if str(line["length"]) in paper.columns("table_3")
         }
         if found:
-            model = f"{Path(lines[0]['model']).name}, {cell}" if "model" in lines[0] else cell
-            rows.append(TableRow(source=sweep.name, model=model, cells=found))
+            model = f"{Path(lines[0]['model']).name}, {cell}" if "model" in lines[0] else str(cell)
+            rows.append(TableRow(source=path.resolve().name, model=model, cells=found))
     return rows
 
 

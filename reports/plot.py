@@ -1,4 +1,4 @@
-"""The plots of a page, as SVG text for HTML: scores with intervals beside the report's, and a sweep's curves."""
+"""The plot of a run's page, scores with intervals beside the report's; and plots as SVG text inside HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from reports.render import SIZES, Row, Summary
-from reports.sweep import Sweep
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 INK, GRID, OURS, THEIRS = "#010101", "#020202", "#030303", "#040404"
 """Stand-ins that the page's style sheet replaces, so that the plot follows the reader's dark or light setting."""
 _VARIABLES = {INK: "var(--ink)", GRID: "var(--line)", OURS: "var(--accent)", THEIRS: "var(--theirs)"}
-CURVES = ("#1a6fd4", "#c05a17", "#2a9150", "#8a5fc0", "#c33f5c", "#2a9797", "#a38a1f")
-"""Of middling lightness: for a light and a dark page."""
-LINES = ("-", "--", ":")
 _MARKERS = dict(zip(SIZES, ("v", "s", "^"), strict=True))
 
 
@@ -62,36 +58,6 @@ def inline(figure: Any, caption: str) -> Markup:
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     return Markup(svg.replace("<svg", f'<svg role="img" aria-labelledby="{caption}"', 1))
-
-
-def curves(sweep: Sweep, name: str) -> Markup | None:
-    """Perplexity by length, a curve with its interval for each cell; None where the sweep has no lengths."""
-    if not sweep.has_lengths:
-        return None
-    return inline_svg((4.6, 4.4), lambda axes: _draw_curves(axes, sweep), f"{name}-caption")
-
-
-def _draw_curves(axes: Any, sweep: Sweep) -> None:
-    lengths = sorted(set(sweep.cells["length"]))
-    for place, (cell, rows) in enumerate(sweep.by_cell()):
-        colour, line = CURVES[place % len(CURVES)], LINES[place // len(CURVES) % len(LINES)]
-        x, y, low, high = ([row[key] for row in rows] for key in ("length", "perplexity", "low", "high"))
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(x, y, line, color=colour, marker="o", markersize=3, label=cell)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(lengths, [f"{length:,}" for length in lengths], color=INK, rotation=45, ha="right")
-    axes.minorticks_off()
-    axes.set_xlabel("tokens", color=INK)
-    axes.set_ylabel("perplexity, log scale", color=INK)
-    axes.tick_params(colors=INK, length=0)
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    legend = axes.figure.legend(loc="outside upper left", ncols=1, frameon=False, labelcolor=INK)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
 
 
 def shares(summary: Summary) -> list[Row]:

@@ -18,12 +18,11 @@ from urllib.parse import urlencode
 
 from harness.comparison import RunComparison
 from harness.records import Estimate, Run, run_names, write_atomic
-from reports import causes, comparison, formats, frames, render
+from reports import ablation, causes, comparison, formats, frames, render
 from reports.beside import Beside
 from reports.packs import Packed, pack
 from reports.page import environment, facts, measured_parts, new_environment, visible
-from reports.plot import curves, plot, shares
-from reports.sweep import Sweep
+from reports.plot import plot, shares
 
 if TYPE_CHECKING:
     import pandas
@@ -74,7 +73,7 @@ def write_site(
     runs: Sequence[Run],
     comparisons: Sequence[RunComparison] = (),
     tables: Sequence[Beside] = (),
-    sweeps: Sequence[Sweep] = (),
+    sweeps: Sequence[Path] = (),
 ) -> None:
     """Write the page of these runs. The same folders give the same bytes. Raises RunError if a run has no results."""
     names = run_names(runs)
@@ -94,7 +93,7 @@ def write_site(
             comparisons=[(pair, comparison.notes(pair)) for pair in comparisons],
             compared=comparison.VIEW,
             linked=lambda run, task, id_: _link(keys.get((run, task)), id=visible(id_)),
-            sweeps=[(its.name, *its.table(), curves(its, f"sweep-{place}")) for place, its in enumerate(sweeps, 1)],
+            sweeps=[_sweep(folder, f"sweep-{place}") for place, folder in enumerate(sweeps, 1)],
             heads=_inert(json.dumps([its.head for its in packed], ensure_ascii=False)),
             packs=[pack for its in packed for pack in its.packs],
             script=_markup(script),
@@ -106,6 +105,21 @@ def write_site(
         )
     )
     write_atomic(path, page)
+
+
+@dataclass(frozen=True)
+class SweepPart:
+    """What the page shows of one sweep; `plots` are a caption, the id of it, and the picture."""
+
+    name: str
+    tables: list[ablation.Table]
+    notes: list[str]
+    plots: list[tuple[str, str, Markup]]
+
+
+def _sweep(folder: Path, at: str) -> SweepPart:
+    plots = [(plot.caption, f"{at}-{plot.name}", plot.svg(f"{at}-{plot.name}")) for plot in ablation.plots_of(folder)]
+    return SweepPart(folder.resolve().name, ablation.tables(folder), ablation.notes(folder), plots)
 
 
 def _run(run: Run, name: str, place: int, packed: list[Packed]) -> RunPart:

@@ -19,6 +19,7 @@ from reports.beside import REPORT, beside
 from reports.cells import CELLS
 from reports.figures import write_figure
 from tests.reports.conftest import ENVIRONMENT, SPEC, write_run
+from tests.reports.sweeps import write_sweep
 
 
 def sized(path: Path, name: str, parameters: int | None, **model: Any) -> Path:
@@ -59,12 +60,7 @@ def test_the_best_of_a_column_is_marked_whosever_it_is(runs: list[Path], tmp_pat
     frame = beside(runs, "table_2").frame
     best = frame[frame["best"]].set_index("column")["model"].to_dict()
     assert best["MMLU"] == "LLaMA 2" and best["GSM8K"] == "StableBeluga2"
-    sweep = tmp_path / "sweep"
-    sweep.mkdir()
-    (sweep / "cells.csv").write_text(
-        "cell,length,documents,nll,perplexity,low,high,seconds,peak_mb\n"
-        "none,2048,6,1.2,3.3,3.0,3.6,1,10\nntk,2048,6,1.2,3.5,3.0,3.6,1,10\nntk,12288,6,1.2,3.4,3.0,3.6,1,10\n"
-    )
+    sweep = write_sweep(tmp_path / "sweep")
     lower = beside([sweep], "table_3").frame
     assert lower[lower["best"] & (lower["column"] == "2048")]["value"].tolist() == [3.3], "lower perplexity is better"
     assert lower[lower["source"] == "sweep"]["model"].unique().tolist() == ["none", "ntk"]

@@ -12,6 +12,7 @@ import pytest
 
 from harness.records import Run
 from tests.reports.conftest import ENVIRONMENT, SPEC, write_run
+from tests.reports.sweeps import write_sweep
 
 HARNESS = Path(sys.executable).with_name("harness")
 
@@ -58,12 +59,12 @@ def test_what_is_wrong_is_one_line(run: Run, options: list[str], said: str) -> N
 
 def test_sweeps_and_folders_that_are_none(tmp_path: Path) -> None:
     assert "not a run folder" in harness(tmp_path, "--table", 2).stderr
-    (tmp_path / "cells.csv").write_text("cell,length,documents,perplexity,low,high\nnone,1024,6,3.0,2.0,4.0\n")
+    write_sweep(tmp_path, ("none,1024,6,1.1,3.0,2.0,4.0,1,10",))
     assert "a sweep; give --out" in harness(tmp_path).stderr
     done = harness(tmp_path, "--out", tmp_path / "page")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page" / "report.html").read_text()
-    assert "<h1>Sweep</h1>" in page and "3.00 [2.00, 4.00]" in page and "#samples" not in page.partition("<script")[0]
+    assert "<h1>Sweep</h1>" in page and "3.00 (2.00 – 4.00)" in page and "#samples" not in page.partition("<script")[0]
     (tmp_path / "cells.csv").write_text("cell,length\n")
     done = harness(tmp_path, "--table", 3)
     assert done.returncode == 2 and "no cell" in done.stderr

@@ -19,8 +19,8 @@ from reports.beside import beside
 from reports.cells import tables_of
 from reports.page import write_report
 from reports.site import write_site
-from reports.sweep import Sweep
 from tests.reports.conftest import ENVIRONMENT, SPEC, records_of, write_run
+from tests.reports.sweeps import ROWS, write_sweep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WHOLE = 14_042
@@ -74,14 +74,9 @@ def other(task: str) -> list[SampleRecord]:
 @pytest.fixture
 def site(tmp_path: Path, run: Run) -> Path:
     second = write_run(tmp_path / "second", SPEC, ENVIRONMENT, other)
-    sweep = tmp_path / "sweep"
-    sweep.mkdir()
-    (sweep / "cells.csv").write_text(
-        "cell,length,documents,nll,perplexity,low,high,seconds,peak_mb\n"
-        "none,2048,6,1.2,3.3,3.0,3.6,1,10\nnone,4096,6,3,20,15,30,1,10\n<b>ntk,2048,6,1.2,3.3,3.0,3.6,1,10\n"
-    )
+    sweep = write_sweep(tmp_path / "sweep", (*ROWS, "<b>ntk,2048,6,1.2,3.3,3.0,3.6,1,10"))
     tables = [beside([run.path, second.path], name) for name in tables_of([run, second])]
-    write_site(tmp_path / "site.html", [run, second], [compare(run, second)], tables, [Sweep(sweep)])
+    write_site(tmp_path / "site.html", [run, second], [compare(run, second)], tables, [sweep])
     return tmp_path / "site.html"
 
 
@@ -136,7 +131,9 @@ def test_a_page_of_two_runs_has_comparisons_flips_tables_and_curves(browser: Any
     shown = opened.page.locator("section > h2").all_inner_texts()
     assert {"Overview", "Comparisons", "Ablation", "Samples"} <= set(shown)
     assert any(title.startswith("Table 2:") for title in shown)
-    assert "<b>ntk" in opened.page.inner_text("#sweeps table") and opened.page.locator("#sweeps svg").count() == 1
+    assert (
+        "<b>ntk" in opened.page.inner_text("#sweeps table >> nth=0") and opened.page.locator("#sweeps svg").count() == 2
+    )
     opened.page.locator("#comparisons details summary", has_text=re.compile("gsm8k-chat: .* flipped")).click()
     flip = opened.page.locator("#comparisons details[open] tbody a").first
     id_ = flip.inner_text()
