@@ -94,9 +94,8 @@ def ablate(
     named = str(asked.get("base", found[0].name))
     tables.check_base(named, [cell.name for cell in found])
     planned = units.plan(found, settings)
-    for unit in planned.units:
-        for line in unit.prepared.left_out:
-            typer.echo(line, err=True)
+    for line in planned.left_out:
+        typer.echo(line, err=True)
     if dry_run:
         print_table(shown.CELLS, shown.cells_to_come([(unit.label, unit.places) for unit in planned.units]))
         print_table(forecast.COLUMNS, list(forecast.forecast(planned)))
