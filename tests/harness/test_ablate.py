@@ -428,7 +428,7 @@ def test_tables_plots_and_page(sweep):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "ablation.html").read_text()
     assert page.count("<svg") == 4 and "default-src 'none'" in page
-    assert "http" not in page.replace("http-equiv", "") and "<script" not in page
+    assert "http" not in page.replace("http-equiv", "") and "<script" not in page and "<image" not in page
 
 
 def test_equal_sweeps_give_equal_pages(sweep):
