@@ -204,6 +204,7 @@ def _heat(figure: Any, colours: Mapping[str, str], positions: pandas.DataFrame) 
     bar.ax.yaxis.label.set_color(colours[INK])
     bar.ax.tick_params(colors=colours[INK], length=0)
     bar.outline.set_visible(False)
+    bar.solids.set_rasterized(False)  # an image inside the SVG is one that the page's policy does not load
 
 
 def _costs(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> None:
