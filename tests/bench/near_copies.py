@@ -195,8 +195,8 @@ def main() -> None:
         "Measured by `make bench-data` (`python -m tests.bench.near_copies`), which writes this page.",
         "",
         f"{describe()['machine']['processor']}, one core; rensa {version('rensa')}, datasketch {version('datasketch')}."
-        f" {NEAR.permutations} permutations, {NEAR.bands} bands, threshold {NEAR.threshold:g}, runs of {NEAR.shingle} words."
-        f" Medians of {rounds} rounds in turn.",
+        f" {NEAR.permutations} permutations, {NEAR.bands} bands, threshold {NEAR.threshold:g}, runs of"
+        f" {NEAR.shingle} words. Medians of {rounds} rounds in turn.",
         "",
         f"{len(texts):,} documents ({size:.1f} M characters: pieces of Python's own sources and of installed packages'"
         f" documents; every {EVERY}th a second time with one word in {CHANGE} replaced), from text to groups:",
@@ -210,8 +210,8 @@ def main() -> None:
         f" {100 * mid['reading']:.0f} % of our time: the limit that hashing cannot pass.",
         "",
         f"Of all pairs that either side named or that were planted, {len(alike):,} have an exact similarity of"
-        f" {NEAR.threshold:g} or more. Ours joined {joined:,} of them directly, datasketch named {named:,} (ours joins a"
-        " group by its first document, datasketch names every pair of it).",
+        f" {NEAR.threshold:g} or more. Ours joined {joined:,} of them directly, datasketch named {named:,} (ours joins"
+        " a group by its first document, datasketch names every pair of it).",
         "",
         "![Share of planted pairs found, by similarity](near-copies.svg)",
         "",
