@@ -40,9 +40,10 @@ def test_what_is_kept_and_what_goes() -> None:
     assert key("a+b") != key("a-b")  # signs tell programs apart
 
 
-ENGLISH = """We would say that the boat and all of the people with it have to be home before the evening bell rings,
-since the tide turns early at this time of the year and nobody wants to sleep on the stones again. Last spring two brothers
-came back so late that their mother had already asked the harbour master for a lamp, and she has not forgotten it."""
+ENGLISH = """We would say that the boat and all of the people with it have to be home before the evening bell
+rings, since the tide turns early at this time of the year and nobody wants to sleep on the stones
+again. Last spring two brothers came back so late that their mother had already asked the harbour
+master for a lamp, and she has not forgotten it."""
 
 
 @pytest.mark.parametrize(
