@@ -17,7 +17,7 @@ from harness.data import Data
 from harness.judged import Judged, record_of
 from harness.long_context import laid_over
 from harness.plan import drawn, entry, summary
-from harness.records import FORMAT, Run, spec_hash
+from harness.records import FORMAT, Run, spec_hash, write_atomic
 from harness.registry import task_class
 from harness.selection import check_limit, select
 from harness.store import Store, open_store
@@ -162,13 +162,15 @@ class Progress:
         """One more sample has its verdict."""
 
 
-def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
-    """Judge what is not judged yet in this folder, then write the results.
+def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str | None = None) -> Run:
+    """Judge what is not judged yet in this folder, then write the results; `asked` is kept as the folder's run.yaml.
 
     Raises RunError for a folder of another run, SandboxUnavailable where code must run and nothing isolates it.
     """
     with open_store(folder, prepared.spec) as store:
         progress.stage(f"run folder: {folder}")
+        if asked is not None:
+            write_atomic(folder / "run.yaml", asked)
         for line in prepared.left_out:
             progress.stage(line)
         jobs: list[tuple[Task, Sample]] = []

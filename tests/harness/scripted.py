@@ -83,3 +83,14 @@ class Tools(Sums):
         if sample.fields["parity"]:
             scores["called"] = score < -5
         return Verdict(answer=None, outcome="wrong", scores=scores)
+
+
+class Likely(Sums):
+    """Asks as lm-evaluation-harness does, with one continuation of several tokens."""
+
+    name = "likely"
+    decoding = None
+
+    async def judge(self, sample, model, sandbox):
+        scores = [await model.loglikelihood(self.prompt(sample), text) for text in (" a", " b and more")]
+        return Verdict(answer=None, outcome="correct" if scores[0] > scores[1] else "wrong")
