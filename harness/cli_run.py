@@ -44,7 +44,7 @@ def run(
     model: Annotated[
         str,
         typer.Option(
-            help="A catalogue name (`harness models`), a checkpoint folder or a .gguf file.",
+            help="A catalogue name (`harness models`), a checkpoint folder, a .gguf file, or a server's name.",
             autocompletion=known_models,
         ),
     ],
@@ -63,7 +63,9 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; default runs/MODEL-HASH. An unfinished run is continued.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="native (our decoder) or hf (transformers).")] = "native",
+    backend: Annotated[
+        str, typer.Option(help="native (our decoder), hf (transformers), vllm, or openai (a server); docs/backends.md.")
+    ] = "native",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 1234,
@@ -81,6 +83,19 @@ def run(
         str | None,
         typer.Option(help="dynamic_ntk=off|released|exact,logn=on|off,window=none|report|N (docs/long-context.md)."),
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder where replies are kept and found by all runs of the same model.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="openai: such as http://localhost:8000/v1; the key in OPENAI_API_KEY.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="openai: folder or name with the model's tokenizer, for log-probabilities.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="openai: requests at once.")] = 16,
+    requests_per_minute: Annotated[int | None, typer.Option(help="openai: no more than these.")] = None,
+    tensor_parallel: Annotated[int, typer.Option(help="vllm: GPUs that share a layer.")] = 1,
+    data_parallel: Annotated[int, typer.Option(help="vllm: copies of the model.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many samples, tokens and minutes.")] = False,
     unsafe_no_sandbox: Unsafe = False,
     quiet: Quiet = False,
@@ -109,6 +124,13 @@ def run(
         stride=stride,
         long_context=None if long_context is None else parse(long_context),
         unsafe_no_sandbox=unsafe_no_sandbox,
+        cache=cache,
+        base_url=base_url,
+        tokenizer=tokenizer,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        tensor_parallel=tensor_parallel,
+        data_parallel=data_parallel,
     )
     marks = [time.monotonic()]
     prepared = prepare(settings)

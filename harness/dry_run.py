@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from harness.backend import Answer, Backend, Encoded, Handle
+from harness.backends import load_backend
 from harness.encoding import Encoding
-from harness.evaluation import Prepared, load_backend
+from harness.evaluation import Prepared
 from harness.long_context import laid_over
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
@@ -111,6 +112,8 @@ def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
     reply as long as allowed), and so is the time, from the speed of this model on this machine, measured by one pass
     and a few decoding steps.
     """
+    if prepared.settings.backend not in ("native", "hf"):
+        raise TaskError("--dry-run: plans for the backends native and hf; a server plans by itself")
     model = load_backend(prepared)
     with laid_over(model, prepared.settings.long_context):
         reader, read_rate, write_rate = _measure(model)

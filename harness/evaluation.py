@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import environment
+from harness.backends import open_backend
 from harness.data import Data
 from harness.judged import Judged, record_of
-from harness.long_context import laid_over
 from harness.plan import drawn, entry, summary
 from harness.records import FORMAT, Run, spec_hash, write_atomic
 from harness.registry import task_class
@@ -25,12 +24,15 @@ from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
 from tasks.api import Options, Sample, Task, TaskError
 
 if TYPE_CHECKING:
-    from harness.engine import Engine
     from qwen_model.decoder import Decoder
     from qwen_model.long_context import LongContext
-    from qwen_model.prefill import CausalLM
+    from qwen_model.tokenizer import Tokenizer
 
-BACKENDS = ("native", "hf")
+BACKENDS = ("native", "hf", "vllm", "openai")
+BELONGS = dict.fromkeys(("base_url", "tokenizer", "concurrency", "requests_per_minute"), "openai") | dict.fromkeys(
+    ("tensor_parallel", "data_parallel"), "vllm"
+)
+"""Settings that mean something to one backend only."""
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -58,6 +60,17 @@ class Settings(Options):
     long_context: LongContext | None = None
     """Laid over the model for the run; None leaves the model as it is."""
     unsafe_no_sandbox: bool = False
+    cache: Path | None = None
+    """Folder of a response cache shared by runs."""
+    base_url: str | None = None
+    """Of the backend openai's server; the key comes from the environment."""
+    tokenizer: str | None = None
+    """Folder or catalogue name with the served model's tokenizer."""
+    concurrency: int = 16
+    """Requests that a server gets at once."""
+    requests_per_minute: int | None = None
+    tensor_parallel: int = 1
+    data_parallel: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +89,8 @@ class Prepared:
     @property
     def default_folder(self) -> Path:
         """runs/MODEL-HASH: the same command finds its own folder again."""
-        return Path("runs") / f"{self.checkpoint.name}-{spec_hash(self.spec)[:8]}"
+        name = self.checkpoint.name.replace("/", "--")  # as servers' names have it
+        return Path("runs") / f"{name}-{spec_hash(self.spec)[:8]}"
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -84,7 +98,11 @@ def prepare(settings: Settings) -> Prepared:
     _check(settings)
     options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
-    if isinstance(settings.model, str):
+    if isinstance(settings.model, str) and settings.backend == "openai":
+        from harness.openai_backend import served
+
+        checkpoint = served(settings.model, settings.base_url, settings.tokenizer)
+    elif isinstance(settings.model, str):
         checkpoint = find_checkpoint(settings.model)
     else:
         checkpoint = settings.model.checkpoint
@@ -97,7 +115,12 @@ def prepare(settings: Settings) -> Prepared:
     entries: dict[str, Any] = {}
     left_out: list[str] = []
 
-    tokenizer = functools.cache(lambda: load_tokenizer(checkpoint))
+    @functools.cache
+    def tokenizer() -> Tokenizer:
+        if settings.backend == "openai" and settings.tokenizer is None:
+            raise TaskError("--backend openai: this task counts tokens; give --tokenizer with the model's folder")
+        return load_tokenizer(checkpoint)
+
     for task in tasks:
         everything, unfit = task.fit(task.samples(data), lambda text: len(tokenizer().encode(text)))
         left_out.extend(f"{task.name}: {line}" for line in unfit)
@@ -110,6 +133,10 @@ def prepare(settings: Settings) -> Prepared:
             **({"draws": settings.draws} if settings.draws > 1 else {}),
             **({"left_out": unfit} if unfit else {}),
         }
+    if settings.backend == "openai":
+        from harness.openai_backend import check_tasks
+
+        check_tasks(tasks, samples, tokenizer=settings.tokenizer is not None)
     spec = {
         "format": FORMAT,
         "engine": environment.version(),
@@ -118,9 +145,7 @@ def prepare(settings: Settings) -> Prepared:
             "fingerprint": checkpoint.fingerprint,
             "quantisation": checkpoint.quantisation,
             "backend": settings.backend,
-            "dtype": settings.dtype,
-            "device": settings.device,
-            **_extension(settings),
+            **_numerics(settings, checkpoint),
         },
         "tasks": entries,
         "seed": settings.seed,
@@ -135,6 +160,17 @@ def prepare(settings: Settings) -> Prepared:
         origins=origins,
         left_out=tuple(left_out),
     )
+
+
+def _numerics(settings: Settings, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the spec says of how the model is computed."""
+    if settings.backend == "openai":
+        from harness.openai_backend import tokenizer_digest
+
+        tokens = None if settings.tokenizer is None else tokenizer_digest(checkpoint.folder)
+        return {"base_url": settings.base_url, "tokenizer": tokens}
+    device = "cuda" if settings.backend == "vllm" else settings.device
+    return {"dtype": settings.dtype, "device": device, **_extension(settings)}
 
 
 def _extension(settings: Settings) -> dict[str, Any]:
@@ -238,23 +274,6 @@ def evaluate(
     return execute(prepared, prepared.default_folder if out is None else Path(out), Progress())
 
 
-def load_backend(prepared: Prepared) -> CausalLM:
-    """The model on the chosen backend, its threads set."""
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    settings = prepared.settings
-    if not isinstance(settings.model, str):
-        return settings.model
-    if settings.backend == "hf":
-        from harness.hf import HFModel
-
-        return HFModel(prepared.checkpoint.folder, settings.dtype, settings.device)
-    from qwen_model import load_model
-
-    return load_model(prepared.checkpoint, settings.dtype, settings.device)
-
-
 def _judge(
     prepared: Prepared,
     jobs: Sequence[tuple[Task, Sample]],
@@ -263,27 +282,22 @@ def _judge(
     progress: Progress,
 ) -> dict[str, Any]:
     """Judge the jobs into the store; returns what environment.json says of it."""
-    from qwen_model import kernels
-
     settings = prepared.settings
     sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
     progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
-    model = load_backend(prepared)
-    loaded = time.time()
 
     def done(judged: Judged) -> None:
         store.add(record_of(judged, places[judged.task.name, judged.sample.id]))
         progress.judged(judged.task.name)
 
-    with laid_over(model, settings.long_context):
-        engine = new_engine(prepared, model)
-        asyncio.run(engine.run(jobs, done))
+    with open_backend(prepared) as opened:
+        loaded = time.time()
+        asyncio.run(opened.backend.run(jobs, done))
     return {
         "sandbox": sandbox,
-        "decoding": kernels.describe(),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "tokens": asdict(engine.tokens),
+        **opened.facts,
+        "tokens": asdict(opened.backend.tokens),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
 
@@ -300,23 +314,6 @@ def isolation(tasks: Sequence[Task], unsafe: bool, progress: Progress) -> dict[s
     return facts
 
 
-def new_engine(prepared: Prepared, model: CausalLM) -> Engine:
-    """The engine of a loaded model."""
-    from harness.engine import Engine
-    from qwen_model.generation import SLOTS
-
-    return Engine(
-        model,
-        load_tokenizer(prepared.checkpoint),
-        # one pass of this size is as fast per token as larger ones on a CPU, and packed rows waste little attention
-        batch_tokens=512 if prepared.settings.device == "cpu" else 8192,
-        slots=SLOTS,
-        runners=len(os.sched_getaffinity(0)),
-        seed=prepared.settings.seed,
-        unsafe=prepared.settings.unsafe_no_sandbox,
-    )
-
-
 def _check(settings: Settings) -> None:
     for name, value, known in (
         ("backend", settings.backend, BACKENDS),
@@ -325,11 +322,20 @@ def _check(settings: Settings) -> None:
     ):
         if value not in known:
             raise TaskError(f"--{name}: {value!r} is not one of {', '.join(known)}")
-    if settings.device == "cuda":
+    if settings.device == "cuda" and settings.backend in ("native", "hf"):
         import torch
 
         if not torch.cuda.is_available():
             raise TaskError("--device: cuda is not to be had here; leave the option out to use the processor")
+    for name, wanted in BELONGS.items():
+        if getattr(settings, name) != getattr(Settings, name, None) and settings.backend != wanted:
+            raise TaskError(f"--{name.replace('_', '-')}: is of --backend {wanted} only; leave it out")
+    for name in ("concurrency", "requests_per_minute", "tensor_parallel", "data_parallel"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise TaskError(f"--{name.replace('_', '-')}: {value} is not 1 or more")
+    if settings.cache is not None and settings.backend == "openai":
+        raise TaskError("--cache: what weights a server holds cannot be known, and models would mix; leave it out")
     check_limit(settings.limit)
     if settings.draws < 1:
         raise TaskError(f"--samples: {settings.draws} is no number of answers; give 1 or more")

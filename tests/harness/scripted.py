@@ -11,6 +11,8 @@ from tasks.api import Chat, Decoding, Sample, Source, Task, Verdict
 class Sums(Task):
     """Additions: half of the samples are asked twice, half by choice."""
 
+    needs_logprobs = True
+
     name = "sums"
     version = 1
     title = "additions"
@@ -56,6 +58,8 @@ class Fails(Sums):
 class Guesses(Sums):
     """One generated answer per sample, judged by chance: for pass@k."""
 
+    needs_logprobs = False
+
     name = "guesses"
     metric = "pass@1"
 
@@ -94,3 +98,12 @@ class Likely(Sums):
     async def judge(self, sample, model, sandbox):
         scores = [await model.loglikelihood(self.prompt(sample), text) for text in (" a", " b and more")]
         return Verdict(answer=None, outcome="correct" if scores[0] > scores[1] else "wrong")
+
+
+class Talks(Guesses):
+    """The same as a conversation."""
+
+    name = "talks"
+
+    def prompt(self, sample):
+        return Chat((("user", super().prompt(sample)),))
