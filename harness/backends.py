@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.long_context import laid_over
+from harness.ranks import ranks
 from harness.response_cache import ResponseCache
 from qwen_model.checkpoint import load_tokenizer
 
@@ -34,7 +34,7 @@ def open_backend(prepared: Prepared) -> Iterator[Opened]:
     model_entry, engine = prepared.spec["model"], prepared.spec["engine"]
     kept = nullcontext() if settings.cache is None else ResponseCache(settings.cache, model_entry, engine)
     common: dict[str, Any] = {
-        "runners": len(os.sched_getaffinity(0)),
+        "runners": ranks().processors,
         "seed": settings.seed,
         "unsafe": settings.unsafe_no_sandbox,
     }
@@ -75,17 +75,18 @@ def load_backend(prepared: Prepared) -> CausalLM:
     """The model of this process, its threads set."""
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(ranks().processors)
     settings = prepared.settings
     if not isinstance(settings.model, str):
         return settings.model
+    device = f"cuda:{ranks().local_rank}" if settings.device == "cuda" else settings.device
     if settings.backend == "hf":
         from harness.hf import HFModel
 
-        return HFModel(prepared.checkpoint.folder, settings.dtype, settings.device)
+        return HFModel(prepared.checkpoint.folder, settings.dtype, device)
     from qwen_model import load_model
 
-    return load_model(prepared.checkpoint, settings.dtype, settings.device)
+    return load_model(prepared.checkpoint, settings.dtype, device)
 
 
 def new_engine(prepared: Prepared, model: CausalLM, cache: ResponseCache | None = None) -> Engine:
@@ -99,7 +100,7 @@ def new_engine(prepared: Prepared, model: CausalLM, cache: ResponseCache | None 
         # one pass of this size is as fast per token as larger ones on a CPU, and packed rows waste little attention
         batch_tokens=512 if prepared.settings.device == "cpu" else 8192,
         slots=SLOTS,
-        runners=len(os.sched_getaffinity(0)),
+        runners=ranks().processors,
         seed=prepared.settings.seed,
         unsafe=prepared.settings.unsafe_no_sandbox,
         cache=cache,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -23,6 +25,7 @@ from harness.cli_options import (
     lengths_of,
 )
 from harness.cli_output import print_report, print_table
+from harness.ranks import ranks
 from harness.records import Run, RunError
 from tasks.api import TaskError
 
@@ -252,14 +255,24 @@ def user_errors() -> tuple[type[Exception], ...]:
 def main() -> None:
     """Entry point: errors of the user's are one line and exit code 2, Ctrl-C is 130, SIGTERM 143; none shows a
     traceback."""
-    signal.signal(signal.SIGTERM, _stop)
+    stopped = threading.Event()
+
+    def stop_like_ctrl_c(_: int, frame: FrameType | None) -> None:
+        stopped.set()
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):  # ignored, as for jobs in the background
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGTERM, stop_like_ctrl_c)
     try:
         app()
     except SystemExit as stop:
-        if stop.code in (INTERRUPTED, STOPPED):
-            said = "interrupted" if stop.code == INTERRUPTED else "stopped by SIGTERM"
-            _say(f"{said}; what was finished is kept: the same command continues a run")
-        raise
+        if stop.code != INTERRUPTED:
+            raise
+        said = "stopped by SIGTERM" if stopped.is_set() else "interrupted"
+        _say(f"{said}; what was finished is kept: the same command continues a run")
+        sys.exit(STOPPED if stopped.is_set() else INTERRUPTED)
     except OSError as error:
         _say(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions")
         sys.exit(2)
@@ -268,9 +281,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def _stop(*_: object) -> None:
-    sys.exit(STOPPED)
-
-
 def _say(message: str) -> None:
+    if not ranks().speaks():
+        return
     print(f"harness: {message}", file=sys.stderr)

@@ -26,6 +26,7 @@ from harness.cli_options import (
 )
 from harness.cli_output import print_report, print_table
 from harness.config_file import as_yaml, read_config
+from harness.ranks import ranks
 from tasks.api import TaskError
 
 
@@ -135,14 +136,17 @@ def run(
     marks = [time.monotonic()]
     prepared = prepare(settings)
     marks.append(time.monotonic())
-    if dry_run:
+    if dry_run and ranks().first:
         from harness.dry_run import estimate
 
         print_table(*estimate(prepared))
+    if dry_run:
         return
     folder = out or prepared.default_folder
-    with Bars(quiet=quiet) as bars:
+    with Bars(quiet=quiet or ranks().size > 1) as bars:
         finished = execute(prepared, folder, bars, asked=as_yaml(context))
+    if not ranks().first:
+        return
     marks.append(time.monotonic())
     print_report(finished)
     marks.append(time.monotonic())

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,16 @@ from harness.backends import open_backend
 from harness.data import Data
 from harness.judged import Judged, record_of
 from harness.plan import drawn, entry, summary
-from harness.records import FORMAT, Run, spec_hash, write_atomic
+from harness.ranks import ranks
+from harness.records import FORMAT, Run, SampleRecord, spec_hash, write_atomic
 from harness.registry import task_class
 from harness.selection import check_limit, select
-from harness.store import Store, open_store
+from harness.store import open_store
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
 from tasks.api import Options, Sample, Task, TaskError
 
 if TYPE_CHECKING:
+    from harness.backend import Backend
     from qwen_model.decoder import Decoder
     from qwen_model.long_context import LongContext
     from qwen_model.tokenizer import Tokenizer
@@ -95,6 +97,11 @@ class Prepared:
 
 def prepare(settings: Settings) -> Prepared:
     """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
+    with ranks().one_first():
+        return _prepare(settings)
+
+
+def _prepare(settings: Settings) -> Prepared:
     _check(settings)
     options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
@@ -203,30 +210,46 @@ def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str 
 
     Raises RunError for a folder of another run, SandboxUnavailable where code must run and nothing isolates it.
     """
+    if not ranks().first:
+        return _help(prepared, folder)
     with open_store(folder, prepared.spec) as store:
         progress.stage(f"run folder: {folder}")
         if asked is not None:
             write_atomic(folder / "run.yaml", asked)
         for line in prepared.left_out:
             progress.stage(line)
-        jobs: list[tuple[Task, Sample]] = []
-        places: dict[tuple[str, str], int] = {}
+        left: list[list[tuple[str, str]]] = []
         for task in prepared.tasks:
             done = store.done(task.name)
             samples = prepared.samples[task.name]
             progress.begin(task.name, len(done), len(samples))
-            places.update({(task.name, sample.id): place for place, sample in enumerate(samples)})
-            jobs.extend((task, sample) for sample in samples if sample.id not in done)
-        if not jobs and (folder / "results.json").is_file():
+            left.append([(task.name, sample.id) for sample in samples if sample.id not in done])
+        own = ranks().hand_out(prepared.spec, left)
+        if not any(left) and (folder / "results.json").is_file():
+            ranks().finish()
             return Run(folder)
-        facts = _judge(prepared, jobs, places, store, progress) if jobs else {}
+
+        def add(record: SampleRecord) -> None:
+            store.add(record)
+            progress.judged(record.task)
+
+        facts = _judge(prepared, own, add, progress) if any(left) else {}
         run = Run(folder)
         results = {
             "spec": prepared.spec,
             "tasks": {task.name: summary(run, task, prepared.settings.draws) for task in prepared.tasks},
         }
         store.finish(results, environment.describe() | {"data_origins": dict(prepared.origins)} | facts)
+        ranks().finish()
     return run
+
+
+def _help(prepared: Prepared, folder: Path) -> Run:
+    """What a rank other than the first does: judge its share, and send what comes of it."""
+    share = ranks().take(prepared.spec)
+    facts = _judge(prepared, share, ranks().send, Progress()) if share else {"tokens": {}}
+    ranks().end(facts["tokens"])
+    return Run(folder)
 
 
 def _redecode(task: Task, settings: Settings) -> None:
@@ -275,29 +298,43 @@ def evaluate(
 
 
 def _judge(
-    prepared: Prepared,
-    jobs: Sequence[tuple[Task, Sample]],
-    places: Mapping[tuple[str, str], int],
-    store: Store,
-    progress: Progress,
+    prepared: Prepared, share: Sequence[tuple[str, str]], add: Callable[[SampleRecord], None], progress: Progress
 ) -> dict[str, Any]:
-    """Judge the jobs into the store; returns what environment.json says of it."""
+    """Judge a share of the samples, (task, id), and on the first rank add what the others judge; returns what
+    environment.json says of it."""
     settings = prepared.settings
+    tasks = {task.name: task for task in prepared.tasks}
+    places = {
+        (name, sample.id): (place, sample)
+        for name, samples in prepared.samples.items()
+        for place, sample in enumerate(samples)
+    }
+    jobs = [(tasks[name], places[name, id_][1]) for name, id_ in share]
+    others: list[Mapping[str, Any]] = []
     sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
     progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
 
     def done(judged: Judged) -> None:
-        store.add(record_of(judged, places[judged.task.name, judged.sample.id]))
-        progress.judged(judged.task.name)
+        add(record_of(judged, places[judged.task.name, judged.sample.id][0]))
+
+    async def receive() -> None:
+        if ranks().first:
+            async for record in ranks().receive(others):
+                add(record)
+
+    async def both(backend: Backend) -> None:
+        await asyncio.gather(backend.run(jobs, done), receive())
 
     with open_backend(prepared) as opened:
         loaded = time.time()
-        asyncio.run(opened.backend.run(jobs, done))
+        asyncio.run(both(opened.backend))
+    tokens = asdict(opened.backend.tokens)
     return {
         "sandbox": sandbox,
         **opened.facts,
-        "tokens": asdict(opened.backend.tokens),
+        **({"ranks": ranks().size} if ranks().size > 1 else {}),
+        "tokens": {name: count + sum(theirs.get(name, 0) for theirs in others) for name, count in tokens.items()},
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
 
@@ -334,6 +371,8 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise TaskError(f"--{name.replace('_', '-')}: {value} is not 1 or more")
+    if ranks().size > 1 and settings.backend in ("vllm", "openai"):
+        raise TaskError(f"--backend {settings.backend}: it spreads the work by itself; start it without torchrun")
     if settings.cache is not None and settings.backend == "openai":
         raise TaskError("--cache: what weights a server holds cannot be known, and models would mix; leave it out")
     check_limit(settings.limit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from typing import ClassVar
 
@@ -107,3 +109,17 @@ class Talks(Guesses):
 
     def prompt(self, sample):
         return Chat((("user", super().prompt(sample)),))
+
+
+class Dies(Guesses):
+    """With HARNESS_TEST_DIES=RANK:N that rank kills itself at its N-th sample."""
+
+    name = "dies"
+    judged = 0
+
+    async def judge(self, sample, model, sandbox):
+        verdict = await super().judge(sample, model, sandbox)
+        self.judged += 1
+        if os.environ.get("HARNESS_TEST_DIES") == f"{os.environ.get('RANK')}:{self.judged}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return verdict
