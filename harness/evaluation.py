@@ -329,10 +329,11 @@ def _judge(
     with open_backend(prepared) as opened:
         loaded = time.time()
         asyncio.run(both(opened.backend))
-    tokens = asdict(opened.backend.tokens)
+    tokens, cache = asdict(opened.backend.tokens), opened.backend.cache
     return {
         "sandbox": sandbox,
         **opened.facts,
+        **({} if cache is None else {"replies_from_cache": cache.hits}),
         **({"ranks": ranks().size} if ranks().size > 1 else {}),
         "tokens": {name: count + sum(theirs.get(name, 0) for theirs in others) for name, count in tokens.items()},
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
