@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qwen_model import kernels
+from qwen_model.memory import is_out_of_memory
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.rows import Rows
 from qwen_model.sampling import Sampling, choose
@@ -89,9 +90,27 @@ class Generator(Generic[Key]):
         """Tokens written so far for a request that is in a row; none for one that waits."""
         return next((tuple(row.tokens) for row in self._written if row.request.key == key), ())
 
-    @torch.inference_mode()
     def step(self) -> list[Generated[Key]]:
-        """Admit one pass of waiting prompts if there is room, else write a token for every row. Returns what ended."""
+        """Admit one pass of waiting prompts if there is room, else write a token for every row. Returns what ended.
+
+        Where memory runs out, what is being written begins again with half as many rows and tokens a pass: the same
+        texts, by their seeds. Raises ModelError where that does not help.
+        """
+        try:
+            return self._step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        again = [row.request for row in self._written]
+        self._written.clear()
+        self.slots = max(1, self.slots // 2)
+        self._rows = Rows(self._rows.model, self.reader, self.slots)
+        self.reader.shrink()
+        self.add(again)
+        return []
+
+    @torch.inference_mode()
+    def _step(self) -> list[Generated[Key]]:
         if self._plan and len(self._rows) < self.slots:
             return self._admit()
         self._append(self._written, self._rows.step([row.tokens[-1] for row in self._written]))
@@ -101,8 +120,8 @@ class Generator(Generic[Key]):
         prompts = [request.prompt for request in self._waiting]
         room = self.slots - len(self._rows)
         count = self.reader.fits(prompts, self._plan[:room])
-        batch, self._plan = self._plan[:count], self._plan[count:]
-        members, logits = self._rows.enter(prompts, batch)
+        members, logits = self._rows.enter(prompts, self._plan[:count])
+        self._plan = self._plan[count:]
         new: list[_Written[Key]] = []
         for member in members:
             request = self._waiting[member]

@@ -15,6 +15,7 @@ from torch import Tensor
 from qwen_model.cache import Cache, CacheShape, StackCache
 from qwen_model.layout import Layout, Packed, Plain
 from qwen_model.long_context import LongContext
+from qwen_model.memory import halved, is_out_of_memory
 from qwen_model.prefixes import plan
 
 
@@ -58,6 +59,8 @@ class Reader:
     def __init__(self, model: CausalLM, batch_tokens: int) -> None:
         """`batch_tokens` bounds the new tokens of one pass (a longer single sequence still goes through whole)."""
         self.model, self.batch_tokens = model, batch_tokens
+        self._piece_tokens: int | None = None
+        """Of a shared prefix, that go through together; None: all."""
         self._path: list[int] = []
         self._start_over(step=0)
         self.tokens = 0
@@ -77,12 +80,29 @@ class Reader:
     def passes(
         self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
     ) -> Iterator[Reading]:
-        """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending."""
+        """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending.
+
+        Where memory runs out it goes on with half as many tokens a pass. Raises ModelError where that does not help.
+        """
         at = 0
         while at < len(ordered):
             count = self.fits(sequences, ordered[at:])
-            yield self.read(sequences, ordered[at : at + count], wanted)
-            at += count
+            try:
+                reading = self.read(sequences, ordered[at : at + count], wanted)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                yield reading
+                at += count
+                continue
+            self.shrink()  # here, where the error holds no tensors any more
+
+    def shrink(self) -> None:
+        """Read half as many tokens a pass from now on, shared prefixes too, and forget all keys."""
+        self._start_over(self._under[1])
+        self.batch_tokens = halved(self.batch_tokens)
+        self._piece_tokens = self.batch_tokens
 
     def fits(self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]]) -> int:
         """How many of the next sequences go into one pass: those of the first one's prefix, within the budget."""
@@ -157,11 +177,14 @@ class Reader:
         while kept < min(len(prefix), len(self._path)) and prefix[kept] == self._path[kept]:
             kept += 1
         self.stack.length = kept
+        del self._path[kept:]  # what is behind may be written over, even by a pass that fails
         missing = prefix[kept:]
-        if missing:
-            self._forward(missing, [(0, len(missing))], [])
-            self.stack.length += len(missing)
-        self._path = prefix
+        size = self._piece_tokens or max(1, len(missing))
+        for start in range(0, len(missing), size):
+            piece = missing[start : start + size]
+            self._forward(piece, [(0, len(piece))], [])
+            self.stack.length += len(piece)
+            self._path.extend(piece)
 
     def _forward(self, tokens: list[int], spans: list[tuple[int, int]], keep: list[int]) -> Tensor:
         device, held, new = self.model.device, self.stack.length, len(tokens)
