@@ -117,12 +117,14 @@ class Handle:
         self, text: str, *, length: int | None = None, stride: int | None = None, begin: bool = False
     ) -> Rolled:
         """Log-probabilities (nats) of a long text's tokens. The text itself is not kept."""
-        done = await self._ask(
-            "rolling",
-            rolling_digest(text, length, stride, begin),
-            lambda: self._backend.rolling(text, length, stride, begin),
-        )
-        return Rolled(logprobs=tuple(done["logprobs"]), tokens=done["tokens"])
+        read: list[Rolled] = []
+
+        async def answer() -> Answer:
+            read.append(await self._backend.rolling(text, length, stride, begin))
+            return {"logprobs": read[0].logprobs, "tokens": read[0].tokens}
+
+        done = await self._ask("rolling", rolling_digest(text, length, stride, begin), answer)
+        return read[0] if read else Rolled(logprobs=tuple(done["logprobs"]), tokens=done["tokens"])
 
     async def pieces(self, text: str) -> list[str]:
         """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
@@ -182,6 +184,11 @@ class Backend(ABC):
         await asyncio.Event().wait()
 
     @property
+    def peak(self) -> int | None:
+        """Bytes of memory in use at most during the run, the model's among them; None where it is not known."""
+        return None
+
+    @property
     @abstractmethod
     def train_length(self) -> int:
         """Tokens that the model reads at once."""
@@ -203,5 +210,5 @@ class Backend(ABC):
         """{"logprob", "greedy"} as in `tasks.api.Model.loglikelihood`."""
 
     @abstractmethod
-    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Answer:
-        """{"logprobs", "tokens"} as in `tasks.api.Rolled`."""
+    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
+        """The losses of a whole text, as `tasks.api.Model.rolling` says."""

@@ -12,12 +12,13 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_compare, cli_run
+from harness import cli_ablate, cli_compare, cli_interop, cli_run
 from harness.cli_options import (
     DataDir,
     Documents,
     Filter,
     Lengths,
+    Shots,
     ShotsFile,
     Stride,
     filters_of,
@@ -62,6 +63,7 @@ def tasks(
     filter: Filter = None,
     data_dir: DataDir = None,
     shots_file: ShotsFile = None,
+    shots: Shots = None,
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
@@ -76,7 +78,9 @@ def tasks(
     from harness.registry import task_class
     from tasks.api import Options
 
-    options = Options(shots_file=shots_file, documents=documents, lengths=lengths_of(lengths), stride=stride)
+    options = Options(
+        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
+    )
     if describe is not None:
         lines = describing.describe(task_class(describe)(options), Data(data_dir))
         for label, text in lines:
@@ -160,19 +164,9 @@ def tokenizer_report(
     per token (higher is better) and, in brackets, tokens relative to the baseline's on the same text (lower is better).
     The figure takes XLM-R's tokenizer as 1: where you have its folder, `--tokenizer path/xlm-r --baseline xlm-r`.
     """
-    from harness import tokenizer_report as measuring
-    from reports.tokenizer_plot import write_plots
+    from harness.cli_tokenizer import compare
 
-    read, codecs = measuring.texts(texts), measuring.codecs(tokenizer or [])
-    rows = measuring.measure(read, codecs, baseline)
-    measuring.write(out, read, codecs, baseline, rows)
-    ratios = {codec.name: [row.ratio for row in rows if row.tokenizer == codec.name] for codec in codecs}
-    plots = write_plots([text.label for text in read], ratios, baseline, out)
-    for columns, lines in measuring.tables(rows):
-        print_table(columns, lines, whole=len(columns))
-    for note in measuring.notes(read, codecs, baseline, rows):
-        typer.echo(note)
-    typer.echo(f"plot: {plots[0]}")
+    compare(texts, tokenizer or [], baseline, out)
 
 
 @app.command(
@@ -241,6 +235,8 @@ def doctor() -> None:
 
 
 cli_compare.register(app)
+cli_ablate.register(app)
+cli_interop.register(app)
 
 
 def user_errors() -> tuple[type[Exception], ...]:

@@ -36,6 +36,9 @@ Unsafe = Annotated[bool, typer.Option("--unsafe-no-sandbox", help="Run model-wri
 Quiet = Annotated[bool, typer.Option("--quiet", help="No bars, only a line now and then: for logs.")]
 # what `tasks.api.Options` holds: one of these and one field there make an option of a task
 ShotsFile = Annotated[Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")]
+Shots = Annotated[
+    int | None, typer.Option(help="Solved examples, for tasks that take their number: mmlu, ceval, cmmlu.")
+]
 Documents = Annotated[
     Path | None, typer.Option(help="long-ppl: a folder of .txt files, or a .jsonl file with `text` per line.")
 ]

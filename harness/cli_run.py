@@ -15,6 +15,7 @@ from harness.cli_options import (
     Filter,
     Lengths,
     Quiet,
+    Shots,
     ShotsFile,
     Stride,
     Tasks,
@@ -77,6 +78,7 @@ def run(
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this share.")] = None,
     data_dir: DataDir = None,
     shots_file: ShotsFile = None,
+    shots: Shots = None,
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
@@ -120,6 +122,7 @@ def run(
         top_p=top_p,
         data_dir=data_dir,
         shots_file=shots_file,
+        shots=shots,
         documents=documents,
         lengths=lengths_of(lengths),
         stride=stride,
@@ -172,6 +175,7 @@ def score(
     ] = None,
     data_dir: DataDir = None,
     shots_file: ShotsFile = None,
+    shots: Shots = None,
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
@@ -183,7 +187,9 @@ def score(
     from harness.scoring import Selection, score_completions, score_run
     from tasks.api import Options
 
-    options = Options(shots_file=shots_file, documents=documents, lengths=lengths_of(lengths), stride=stride)
+    options = Options(
+        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
+    )
     with Bars(quiet=quiet) as bars:
         if completions is None:
             if run is None:

@@ -1,7 +1,8 @@
 """Reads the documents of a text corpus, a file or a part of one at a time, in memory that does not grow with the file.
 
 Kinds, told by the name: .txt (one document a file), .jsonl (one a line) and .parquet (one a row); .txt and .jsonl also
-as .gz or .zst. A line or row without text is counted and named, and never ends the reading.
+as .gz or .zst. A line or row without text is counted and named, and never ends the reading. A caller may name more
+suffixes of text files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +26,8 @@ PART = 8 << 20
 """Bytes of a plain .jsonl file that are one part: it begins with the first line that begins there."""
 PIECE = 1 << 20
 """Bytes of a .txt file that are read at once."""
+LONGEST_LINE = 128 << 20
+"""Bytes of a longer line that would have to be in memory at once: it is a bad one."""
 NAMED = 20
 """Bad lines of one part that are named; the others are counted."""
 ESCAPED = re.compile("[\udc80-\udcff]")
@@ -63,23 +67,23 @@ class Tally:
     broken: str | None = None
     """Why the rest of the file could not be read."""
 
-    def reject(self, why: str) -> None:
-        """Count the line under way as bad."""
+    def reject(self, why: str, content: bytes = b"") -> None:
+        """Count the line under way as bad; `content` is its first LONGEST_LINE bytes, where it is a line."""
         self.bad += 1
         if len(self.named) < NAMED:
             self.named.append((self.lines, why))
 
 
-def parts(corpus: Path) -> list[Part]:
+def parts(corpus: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Part]:
     """The parts of a file, or of all files below a folder, sorted. Raises TaskError where there is none."""
     if corpus.is_dir():
-        paths = sorted(path for path in corpus.rglob("*") if path.is_file() and path.name.endswith(SUFFIXES))
+        paths = sorted(path for path in corpus.rglob("*") if path.name.endswith(tuple(suffixes)) and path.is_file())
         if not paths:
-            raise TaskError(f"--corpus {corpus}: no file that is read; put {', '.join(SUFFIXES)} files there")
+            raise TaskError(f"--corpus {corpus}: no file that is read; put {', '.join(suffixes)} files there")
     elif not corpus.is_file():
         raise TaskError(f"--corpus {corpus}: no such file or folder; name the training texts")
-    elif not corpus.name.endswith(SUFFIXES):
-        raise TaskError(f"--corpus {corpus}: not a kind of file that is read; use {', '.join(SUFFIXES)}")
+    elif not corpus.name.endswith(tuple(suffixes)):
+        raise TaskError(f"--corpus {corpus}: not a kind of file that is read; use {', '.join(suffixes)}")
     else:
         paths = [corpus]
     found = []
@@ -95,53 +99,86 @@ def documents(part: Part, name: str, n: int, tally: Tally) -> Iterator[tuple[Key
 
     A .txt file comes in pieces of one key, which overlap so that each run of n tokens is in one of them.
     """
-    try:
+    if ".txt" in part.path.suffixes:
+        yield from ((Key(1, None), piece) for piece in pieces(blocks(part, tally), n))
+    else:
+        yield from ((key, row[name]) for key, row in rows(part, name, tally, columns=(name, "id")))
+
+
+def rows(part: Part, name: str | None, tally: Tally, columns: Sequence[str] | None = None) -> Iterator[tuple[Key, Any]]:
+    """The lines or rows of a .jsonl or .parquet part as dicts; counts into the tally.
+
+    Those without text in the field `name` are bad ones, unless it is None. `columns` are those that a .parquet file is
+    read for, None for all.
+    """
+    with _damage(tally):
         if part.path.name.endswith(".parquet"):
-            yield from _rows(part, name, tally)
-        elif ".txt" in part.path.suffixes:
-            tally.documents = tally.lines = 1
-            yield from ((Key(1, None), piece) for piece in pieces(_blocks(part, tally), n))
+            yield from _parquet(part, name, tally, columns)
         else:
             yield from _lines(part, name, tally)
+
+
+@contextmanager
+def _damage(tally: Tally) -> Iterator[None]:
+    """What cannot be read of a file is noted, and ends the reading of it alone."""
+    try:
+        yield
     except (OSError, EOFError, zlib.error) as error:
         tally.broken = f"damaged or unreadable ({' '.join(str(error).split())})"
 
 
-def _lines(part: Part, name: str, tally: Tally) -> Iterator[tuple[Key, str]]:
+def _lines(part: Part, name: str | None, tally: Tally) -> Iterator[tuple[Key, Any]]:
     with _open(part.path) as file:
         place = part.start
         if place:
             file.seek(place - 1)  # a line that begins at `start` itself has its neighbour's end there
-            place += len(file.readline()) - 1
+            place += _skip(file) - 1
         plain = part.path.name.endswith(".jsonl")
         while not plain or place < part.end:
-            line = file.readline()
+            line = file.readline(LONGEST_LINE)
             if not line:
                 return
             place += len(line)
             tally.lines += 1
+            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                place += _skip(file)
+                tally.reject(f"longer than {LONGEST_LINE >> 20} MB", line)
+                continue
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
             except UnicodeDecodeError as error:
-                tally.reject(f"not UTF-8 at byte {error.start} of the line")
+                tally.reject(f"not UTF-8 at byte {error.start} of the line", line)
             except ValueError as error:
-                tally.reject(f"not JSON ({error})")
+                tally.reject(f"not JSON ({error})", line)
+            except RecursionError:
+                tally.reject("JSON nested too deeply", line)
             else:
-                yield from _document(row, name, tally)
+                yield from _document(row, name, tally, line)
 
 
-def _rows(part: Part, name: str, tally: Tally) -> Iterator[tuple[Key, str]]:
+def _skip(file: IO[bytes]) -> int:
+    """Read to the end of the line; the number of bytes."""
+    size = 0
+    while piece := file.readline(PIECE):
+        size += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return size
+
+
+def _parquet(part: Part, name: str | None, tally: Tally, columns: Sequence[str] | None) -> Iterator[tuple[Key, Any]]:
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(part.path)
-        present = set(file.schema_arrow.names)
-        if name not in present:
+        present = file.schema_arrow.names
+        if name is not None and name not in present:
             tally.broken = f"no column {name!r}; it has {', '.join(sorted(present))}"
             return
-        for batch in file.iter_batches(batch_size=1024, columns=[name, *(["id"] if "id" in present else [])]):
+        wanted = [column for column in present if columns is None or column in columns]
+        for batch in file.iter_batches(batch_size=256, columns=wanted):
             for row in batch.to_pylist():
                 tally.lines += 1
                 yield from _document(row, name, tally)
@@ -149,31 +186,34 @@ def _rows(part: Part, name: str, tally: Tally) -> Iterator[tuple[Key, str]]:
         tally.broken = f"damaged parquet file ({' '.join(str(error).split())})"
 
 
-def _document(row: Any, name: str, tally: Tally) -> Iterator[tuple[Key, str]]:
-    text = row.get(name) if isinstance(row, dict) else None
-    if not isinstance(text, str):
-        wrong = f"field {name!r} is not text" if isinstance(row, dict) and name in row else f"no field {name!r}"
-        tally.reject(wrong if isinstance(row, dict) else "not a JSON object")
+def _document(row: Any, name: str | None, tally: Tally, line: bytes = b"") -> Iterator[tuple[Key, Any]]:
+    if not isinstance(row, dict):
+        tally.reject("not a JSON object", line)
         return
+    if name is not None:
+        if not isinstance(row.get(name), str):
+            tally.reject(f"field {name!r} is not text" if name in row else f"no field {name!r}", line)
+            return
+        tally.characters += len(row[name])
     tally.documents += 1
-    tally.characters += len(text)
-    yield Key(tally.lines, None if row.get("id") is None else str(row["id"])), text
+    yield Key(tally.lines, None if row.get("id") is None else str(row["id"])), row
 
 
-def _blocks(part: Part, tally: Tally) -> Iterator[str]:
+def blocks(part: Part, tally: Tally) -> Iterator[str]:
     """A text file's characters; what is not UTF-8 comes as lone surrogates, and is one bad line."""
+    tally.documents = tally.lines = 1
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     damaged = False
-    with _open(part.path) as file:
+    with _damage(tally), _open(part.path) as file:
         while content := file.read(PIECE):
             text = decoder.decode(content)
             damaged = damaged or (not text.isascii() and ESCAPED.search(text) is not None)
             tally.characters += len(text)
             yield text
-    rest = decoder.decode(b"", final=True)
-    yield rest
-    if damaged or rest:
-        tally.reject("not UTF-8 everywhere; the rest was read")
+        rest = decoder.decode(b"", final=True)
+        yield rest
+        if damaged or rest:
+            tally.reject("not UTF-8 everywhere; the rest was read")
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -21,7 +21,7 @@ from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
 from qwen_model.prefill import PIECE, CausalLM, Continuation, Reader, readings, windows
 from qwen_model.rows import Rows
-from tasks.api import Check, Decoding, Interpreter, Prompt, SandboxResult, Task, TaskError
+from tasks.api import Check, Decoding, Interpreter, Prompt, Rolled, SandboxResult, Task, TaskError
 
 COLUMNS = ["task", "samples", "prompt tokens", "after sharing", "generated tokens", "time"]
 
@@ -74,13 +74,13 @@ class Counter(Backend):
         self.items.append(item)
         return {"logprob": 0.0, "greedy": False}
 
-    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Answer:
+    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
         ids = self._encoding.text(text, begin)
         read = min(length or len(ids), len(ids))
         self.tokens.prompt += read
         self.rolls.append((ids, read, stride))
         judged = len(ids) if stride else read
-        return {"logprobs": [0.0] * (judged - 1), "tokens": len(ids) - begin}
+        return Rolled(logprobs=(0.0,) * (judged - 1), tokens=len(ids) - begin)
 
 
 class _NoSandbox:

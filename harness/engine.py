@@ -16,7 +16,7 @@ from qwen_model.generation import Generated, Generator, Request
 from qwen_model.prefill import CausalLM, Continuation, Reader, Scored, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
-from tasks.api import Decoding, Prompt, Sample, Task
+from tasks.api import Decoding, Prompt, Rolled, Sample, Task
 
 Value = TypeVar("Value")
 
@@ -59,10 +59,15 @@ class Engine(Backend):
             await super().run(jobs, done)
         finally:
             self.tokens.computed = self._reader.tokens + self._generator.reader.tokens
+            self._rolls.peak.lap()
 
     @property
     def train_length(self) -> int:
         return self._model.train_length
+
+    @property
+    def peak(self) -> int | None:
+        return self._rolls.peak.most
 
     def encode(self, prompt: Prompt) -> Encoded:
         return self._encoding.prompt(prompt)
@@ -91,17 +96,18 @@ class Engine(Backend):
         (scored,) = await self.scored([item])
         return {"logprob": scored.logprob, "greedy": scored.greedy}
 
-    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Answer:
+    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
         ids = self._encoding.text(text, begin)
         tokens = len(ids) - begin
         if len(ids) < 2:
-            return {"logprobs": (), "tokens": tokens}
+            return Rolled(logprobs=(), tokens=tokens)
         if length is None:
             length = len(ids)
         self.tokens.prompt += min(length, len(ids))
         future = self._rolls.ask(ids, length, stride)
         self._wake.set()
-        return {"logprobs": await future, "tokens": tokens}
+        read = await future
+        return Rolled(logprobs=read.logprobs, tokens=tokens, seconds=read.seconds, peak=read.peak)
 
     async def generated(self, request: Request[object]) -> Generated[object]:
         """A continuation, when it has ended."""

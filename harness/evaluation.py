@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from harness.plan import drawn, entry, summary
 from harness.ranks import ranks
 from harness.records import FORMAT, Run, SampleRecord, spec_hash, write_atomic
 from harness.registry import task_class
-from harness.selection import check_limit, select
+from harness.selection import select
+from harness.settings import Settings as Settings  # also for those who import it from here
+from harness.settings import check
 from harness.store import open_store
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
 from tasks.api import Options, Sample, Task, TaskError
@@ -27,52 +29,7 @@ from tasks.api import Options, Sample, Task, TaskError
 if TYPE_CHECKING:
     from harness.backend import Backend
     from qwen_model.decoder import Decoder
-    from qwen_model.long_context import LongContext
     from qwen_model.tokenizer import Tokenizer
-
-BACKENDS = ("native", "hf", "vllm", "openai")
-BELONGS = dict.fromkeys(("base_url", "tokenizer", "concurrency", "requests_per_minute"), "openai") | dict.fromkeys(
-    ("tensor_parallel", "data_parallel"), "vllm"
-)
-"""Settings that mean something to one backend only."""
-DEVICES = ("cpu", "cuda")
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Options):
-    """Everything a run is asked for, with what a user may set of its tasks. `filters` maps a sample field to wanted
-    values; `limit` None is all samples."""
-
-    tasks: tuple[str, ...]
-    model: str | Decoder
-    """A catalogue name, GGUF file or folder; or a decoder from `load_model`, which is used as it is."""
-    limit: int | None = None
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    backend: str = "native"
-    dtype: str = "float32"
-    device: str = "cpu"
-    seed: int = 1234
-    draws: int = 1
-    """Answers to each problem, for pass@k; more than one needs a temperature."""
-    temperature: float | None = None
-    """For tasks that generate; None: the task's own, which is greedy in the report's protocols."""
-    top_p: float | None = None
-    data_dir: Path | None = None
-    long_context: LongContext | None = None
-    """Laid over the model for the run; None leaves the model as it is."""
-    unsafe_no_sandbox: bool = False
-    cache: Path | None = None
-    """Folder of a response cache shared by runs."""
-    base_url: str | None = None
-    """Of the backend openai's server; the key comes from the environment."""
-    tokenizer: str | None = None
-    """Folder or catalogue name with the served model's tokenizer."""
-    concurrency: int = 16
-    """Requests that a server gets at once."""
-    requests_per_minute: int | None = None
-    tensor_parallel: int = 1
-    data_parallel: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +59,7 @@ def prepare(settings: Settings) -> Prepared:
 
 
 def _prepare(settings: Settings) -> Prepared:
-    _check(settings)
+    check(settings)
     options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
     if isinstance(settings.model, str) and settings.backend == "openai":
@@ -122,14 +79,13 @@ def _prepare(settings: Settings) -> Prepared:
     entries: dict[str, Any] = {}
     left_out: list[str] = []
 
-    @functools.cache
-    def tokenizer() -> Tokenizer:
+    def count(text: str) -> int:
         if settings.backend == "openai" and settings.tokenizer is None:
             raise TaskError("--backend openai: this task counts tokens; give --tokenizer with the model's folder")
-        return load_tokenizer(checkpoint)
+        return _tokens(checkpoint.folder, text)
 
     for task in tasks:
-        everything, unfit = task.fit(task.samples(data), lambda text: len(tokenizer().encode(text)))
+        everything, unfit = task.fit(task.samples(data), count)
         left_out.extend(f"{task.name}: {line}" for line in unfit)
         chosen = select(task.name, everything, settings.filters, settings.limit)
         samples[task.name] = tuple(drawn(chosen, settings.draws))
@@ -178,6 +134,17 @@ def _numerics(settings: Settings, checkpoint: Checkpoint) -> dict[str, Any]:
         return {"base_url": settings.base_url, "tokenizer": tokens}
     device = "cuda" if settings.backend == "vllm" else settings.device
     return {"dtype": settings.dtype, "device": device, **_extension(settings)}
+
+
+@functools.lru_cache(maxsize=10_000)  # the runs of a sweep count the same long texts
+def _tokens(folder: Path, text: str) -> int:
+    """Tokens of a text by a checkpoint's tokenizer."""
+    return len(_tokenizer(folder).encode(text))
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(folder: Path) -> Tokenizer:
+    return load_tokenizer(folder)
 
 
 def _extension(settings: Settings) -> dict[str, Any]:
@@ -247,8 +214,8 @@ def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str 
 def _help(prepared: Prepared, folder: Path) -> Run:
     """What a rank other than the first does: judge its share, and send what comes of it."""
     share = ranks().take(prepared.spec)
-    facts = _judge(prepared, share, ranks().send, Progress()) if share else {"tokens": {}}
-    ranks().end(facts["tokens"])
+    facts = _judge(prepared, share, ranks().send, Progress()) if share else {"tokens": {}, "judged": 0}
+    ranks().end({name: facts[name] for name in ("tokens", "judged")})
     return Run(folder)
 
 
@@ -313,7 +280,8 @@ def _judge(
     others: list[Mapping[str, Any]] = []
     sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
-    progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
+    if isinstance(settings.model, str):
+        progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
 
     def done(judged: Judged) -> None:
         add(record_of(judged, places[judged.task.name, judged.sample.id][0]))
@@ -329,13 +297,17 @@ def _judge(
     with open_backend(prepared) as opened:
         loaded = time.time()
         asyncio.run(both(opened.backend))
-    tokens, cache = asdict(opened.backend.tokens), opened.backend.cache
+    cache, tokens = opened.backend.cache, Counter(asdict(opened.backend.tokens))
+    for their in others:
+        tokens.update(their["tokens"])
     return {
         "sandbox": sandbox,
         **opened.facts,
         **({} if cache is None else {"replies_from_cache": cache.hits}),
         **({"ranks": ranks().size} if ranks().size > 1 else {}),
-        "tokens": {name: count + sum(theirs.get(name, 0) for theirs in others) for name, count in tokens.items()},
+        "tokens": dict(tokens),
+        "judged": len(jobs) + sum(their["judged"] for their in others),
+        "peak_mb": None if opened.backend.peak is None else round(opened.backend.peak / 1e6),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
 
@@ -350,43 +322,3 @@ def isolation(tasks: Sequence[Task], unsafe: bool, progress: Progress) -> dict[s
     facts = {"tier": found.tier, "detail": found.detail} if found else {"tier": "none", "detail": "--unsafe-no-sandbox"}
     progress.stage(f"sandbox: {facts['tier']} ({facts['detail']})")
     return facts
-
-
-def _check(settings: Settings) -> None:
-    for name, value, known in (
-        ("backend", settings.backend, BACKENDS),
-        ("dtype", settings.dtype, DTYPES),
-        ("device", settings.device, DEVICES),
-    ):
-        if value not in known:
-            raise TaskError(f"--{name}: {value!r} is not one of {', '.join(known)}")
-    if settings.device == "cuda" and settings.backend in ("native", "hf"):
-        import torch
-
-        if not torch.cuda.is_available():
-            raise TaskError("--device: cuda is not to be had here; leave the option out to use the processor")
-    for name, wanted in BELONGS.items():
-        if getattr(settings, name) != getattr(Settings, name, None) and settings.backend != wanted:
-            raise TaskError(f"--{name.replace('_', '-')}: is of --backend {wanted} only; leave it out")
-    for name in ("concurrency", "requests_per_minute", "tensor_parallel", "data_parallel"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise TaskError(f"--{name.replace('_', '-')}: {value} is not 1 or more")
-    if ranks().size > 1 and settings.backend in ("vllm", "openai"):
-        raise TaskError(f"--backend {settings.backend}: it spreads the work by itself; start it without torchrun")
-    if settings.cache is not None and settings.backend == "openai":
-        raise TaskError("--cache: what weights a server holds cannot be known, and models would mix; leave it out")
-    check_limit(settings.limit)
-    if settings.draws < 1:
-        raise TaskError(f"--samples: {settings.draws} is no number of answers; give 1 or more")
-    if settings.temperature is not None and not 0 <= settings.temperature < math.inf:
-        raise TaskError(f"--temperature: {settings.temperature} is not 0 or more")
-    if settings.top_p is not None and not 0 < settings.top_p <= 1:
-        raise TaskError(f"--top-p: {settings.top_p} is not above 0 and at most 1")
-    if not settings.tasks:
-        raise TaskError("--task: no task named; `harness tasks` lists them")
-    if settings.long_context is not None and settings.backend != "native":
-        raise TaskError(f"--long-context: the {settings.backend} backend has none; use --backend native")
-    twice = {name for name in settings.tasks if settings.tasks.count(name) > 1}
-    if twice:
-        raise TaskError(f"--task: {twice.pop()} is named twice")

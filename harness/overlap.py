@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from harness.corpus import NAMED, Key, Part, Tally, documents, parts
 from harness.data import Data
 from harness.records import write_atomic
 from harness.registry import task_class
+from harness.workers import cores, workers
 from qwen_model.progress import Meter
 from tasks.api import Sample, TaskError
 
@@ -127,8 +124,9 @@ def search(
     root = corpus if corpus.is_dir() else corpus.parent
     lines: dict[Path, int] = {}
     shown = Meter("scanning", total.bytes) if total.bytes > ALONE_BYTES else nullcontext()
-    with _workers(index, name, total.bytes, processes) as scan_all, shown as meter:
-        for part, (tally, hits) in zip(todo, scan_all(todo), strict=True):
+    wanted = processes or (cores() if total.bytes > ALONE_BYTES else 1)
+    with workers(wanted, _prepare, index, name) as over, shown as meter:
+        for part, (tally, hits) in zip(todo, over(_scan, todo), strict=True):
             file, before = str(part.path.relative_to(root)), lines.get(part.path, 0)
             lines[part.path] = before + tally.lines
             _count(total, tally, file, before)
@@ -180,35 +178,12 @@ def _count(total: Corpus, tally: Tally, file: str, before: int) -> None:
         total.named.append(f"{file}: {tally.broken}; read up to line {before + tally.lines}")
 
 
-@contextmanager
-def _workers(index: Index, name: str, size: int, processes: int | None) -> Iterator[Any]:
-    """A `map` of _scan over parts, in their order: of this process for little work, else of several."""
-    wanted = processes or (len(os.sched_getaffinity(0)) if size > ALONE_BYTES else 1)
-    if wanted == 1:
-        _prepare(index, name)
-        yield lambda todo: map(_scan, todo)
-        return
-    # spawned: a fork would copy the threads' locks of libraries that are loaded here
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(wanted, context, _prepare_worker, (index, name)) as pool:
-        try:
-            yield lambda todo: pool.map(_scan, todo)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 _SEARCHED: list[tuple[Index, str]] = []
 """What this process looks for."""
 
 
 def _prepare(index: Index, name: str) -> None:
     _SEARCHED[:] = [(index, name)]
-
-
-def _prepare_worker(index: Index, name: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
-    _prepare(index, name)
 
 
 def _scan(part: Part) -> tuple[Tally, dict[int, Found]]:

@@ -180,9 +180,12 @@ class Run:
             database.close()
 
     def samples(self, task: str) -> pandas.DataFrame:
-        """One row per judged sample, as a pandas frame with the fields of SampleRecord."""
+        """One row per judged sample, as a pandas frame with the fields of SampleRecord. Raises RunError for a task that
+        the run has not."""
         import pandas
 
+        if task not in self.spec["tasks"]:
+            raise RunError(f"{self.path}: no task {task!r}; its tasks are {', '.join(self.spec['tasks'])}")
         return pandas.DataFrame([asdict(record) for record in self.records(task)])
 
     def _json(self, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from harness.backend import Answer, Backend, Encoded
 from harness.encoding import Encoding
 from harness.response_cache import ResponseCache
 from qwen_model.prefill import Continuation, Scored, windows
-from tasks.api import TaskError
+from tasks.api import Rolled, TaskError
 
 
 class TokenBackend(Backend):
@@ -57,17 +57,17 @@ class TokenBackend(Backend):
         (scored,) = await self._scored([item])
         return {"logprob": scored.logprob, "greedy": scored.greedy}
 
-    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Answer:
+    async def rolling(self, text: str, length: int | None, stride: int | None, begin: bool) -> Rolled:
         ids = self.encoding.text(text, begin)
         tokens = len(ids) - begin
         if len(ids) < 2:
-            return {"logprobs": (), "tokens": tokens}
+            return Rolled(logprobs=(), tokens=tokens)
         length = len(ids) if length is None else min(length, len(ids))
         spans = [(0, length, 1)] if stride is None else list(windows(len(ids), length, stride))
         read = await asyncio.gather(*(self.read(ids[start:end]) for start, end, _ in spans))
-        found = [
+        found = tuple(
             one.logprob
             for (start, _, judged), scored in zip(spans, read, strict=True)
             for one in scored[judged - start - 1 :]
-        ]
-        return {"logprobs": found, "tokens": tokens}
+        )
+        return Rolled(logprobs=found, tokens=tokens)

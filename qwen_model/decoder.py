@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from qwen_model import kernels
 from qwen_model.attention import attend
@@ -134,6 +135,17 @@ class Block(nn.Module):
         return Layer(norms, projections, turns, cache.slots_of(self.self_attn.layer))
 
 
+def own_part(whole: Tensor, of: Tensor) -> Tensor:
+    """Of a tensor that every process has, the part that this process keeps where `of` is sharded."""
+    mesh = getattr(of, "device_mesh", None)
+    if mesh is None:
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    placements = cast("Any", of).placements
+    return distribute_tensor(whole.to(of.device), mesh, placements, src_data_rank=None)
+
+
 class Body(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -148,12 +160,18 @@ class Decoder(nn.Module):
 
     checkpoint: Checkpoint
     """Where the weights came from; set by `load_model`."""
+    end_token: int | None = None
+    """With a scalar head: the token at which a text's reward is read; set by `load_model`."""
+    compute_dtype: torch.dtype | None = None
+    """What a pass computes in where that is not the weights' own: bfloat16 over float32 weights, while training."""
+    recompute = False
+    """Keep only each layer's input for the backward pass, and compute the rest of it again there."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, 1 if config.scalar_head else config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._frequencies = frequencies(config.head_dim, config.rope_theta)
@@ -176,7 +194,7 @@ class Decoder(nn.Module):
                     drawn = torch.empty(parameter.shape).normal_(
                         std=narrow if residual else deviation, generator=generator
                     )
-                    parameter.copy_(drawn)
+                    parameter.copy_(own_part(drawn, parameter))
         return self
 
     @property
@@ -234,7 +252,7 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """Logits (R, T, V) of token ids (R, T), in the model's dtype.
+        """Logits (R, T, V) of token ids (R, T), in the model's dtype; V is 1 with a scalar head.
 
         `attention_mask` (R, T) is 0 at padding, on either side. A `layout` says what a pass over packed or cached texts
         reads, in its place. `keep` are the indices along T whose logits are wanted, all by default.
@@ -245,10 +263,20 @@ class Decoder(nn.Module):
             layout = self._layout(input_ids, attention_mask)
         if cache is not None and cache.shape != self.cache_shape:
             raise ValueError("the cache was made under other windows than those in force; make a new one")
-        x = self._through(self.model.dropout(self.model.embed_tokens(input_ids)), layout, cache)
+        return self.lm_head(self.hidden(input_ids, layout, cache=cache, keep=keep))  # type: ignore[no-any-return]
+
+    def hidden(
+        self, input_ids: Tensor, layout: Layout, *, cache: Cache | None = None, keep: Tensor | None = None
+    ) -> Tensor:
+        """What the output matrix reads, (R, T, size): `forward` without its last product, for losses and other heads
+        that never hold the logits of all positions."""
+        x = self.model.embed_tokens(input_ids)
+        if self.compute_dtype is not None:
+            x = x.to(self.compute_dtype)
+        x = self._through(self.model.dropout(x), layout, cache)
         if keep is not None:
             x = x[:, keep]
-        return self.lm_head(self.model.norm(x))  # type: ignore[no-any-return]
+        return self.model.norm(x)  # type: ignore[no-any-return]
 
     def _through(self, x: Tensor, layout: Layout, cache: Cache | None) -> Tensor:
         """x (R, T, size) through all layers."""
@@ -262,7 +290,10 @@ class Decoder(nn.Module):
             if out is not None:
                 return out
         for block, turned, window in zip(blocks, turns, self._windows, strict=True):
-            x = block(x, turned, layout, window, cache)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, turned, layout, window, cache, use_reentrant=False)
+            else:
+                x = block(x, turned, layout, window, cache)
         return x
 
     def _lay(self, settings: LongContext) -> None:

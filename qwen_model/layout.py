@@ -121,3 +121,23 @@ class Packed(_Segmented):
         own = (self._segments[:, None] == self._segments[None, :]) & band(positions, positions, window)
         prefix = band(positions, torch.arange(first, self._held, device=positions.device), window)
         return torch.cat((prefix, own), dim=-1)[None, None]
+
+
+class Documents(_Segmented):
+    """Rows cut from a stream of documents, each token reading its own document alone.
+
+    `segments` (R, T) numbers the documents of a row in ascending order. Positions begin anew with each.
+    """
+
+    def __init__(self, segments: Tensor) -> None:
+        super().__init__()
+        self._segments = segments
+        self.steps = torch.zeros(1, 1, dtype=torch.long, device=segments.device)
+        place = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+        begins = torch.ones_like(segments, dtype=torch.bool)
+        begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+        self.positions = place - torch.where(begins, place, 0).cummax(-1).values
+
+    def _mask(self, window: int | None) -> Tensor:
+        same = self._segments[:, :, None] == self._segments[:, None, :]
+        return (same & band(self.positions, self.positions, window))[:, None]

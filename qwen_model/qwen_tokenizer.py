@@ -1,7 +1,8 @@
-"""The first Qwen's tokenizer, from `qwen.tiktoken` (report, section 2.2).
+"""The first Qwen's tokenizer, from `qwen.tiktoken` (report, section 2.2), and vocabularies of yours in that format.
 
 Byte-level BPE of 151,643 ranks: cl100k_base without its tokens of several digits, then 52,487 added ones, many of them
 Chinese; every digit is a token of its own. Behind the ranks are 208 control tokens, which Qwen2.5 names otherwise.
+A folder with another vocabulary (`qwen-train tokenizer`) says so in its tokenizer_config.json, by the file's sha256.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from qwen_model.tokenizer import Tokenizer, read_json
 
 FILE = VOCABULARY.hub_file
 RANKS = 151_643
+"""The released file's."""
+SETTINGS, OWN = "tokenizer_config.json", "vocabulary_sha256"
+"""Where a folder with another vocabulary has that file's hash."""
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -39,21 +43,22 @@ class QwenTokenizer(Tokenizer):
     `size` counts the ids, control tokens included; embeddings have more rows.
     """
 
-    size = RANKS + len(CONTROL)
-    end_of_text, im_start, im_end = range(RANKS, RANKS + 3)
-
     def __init__(self, vocabulary: Path, checkpoint: Path | None = None) -> None:
-        """Read the released `qwen.tiktoken`.
+        """Read a `qwen.tiktoken`: the released one, or the one that `checkpoint` says it has.
 
         `checkpoint` is a folder whose generation_config.json tells what ends a text, and whether the model chats (its
         `chat_format` is "raw" where it does not); without one it does. Raises ModelError that names the first bad line.
         """
         import tiktoken
 
-        self._control = dict(zip(CONTROL, range(RANKS, self.size), strict=True))
-        self._encoding = tiktoken.Encoding(
-            "qwen", pat_str=SPLIT, mergeable_ranks=read_ranks(vocabulary), special_tokens=self._control
-        )
+        own = read_json(checkpoint / SETTINGS).get(OWN) if checkpoint else None
+        ranks = read_ranks(vocabulary, own or VOCABULARY.sha256)
+        self.ranks = len(ranks)
+        """Ids of bytes; the control tokens follow."""
+        self.size = self.ranks + len(CONTROL)
+        self.end_of_text, self.im_start, self.im_end = range(self.ranks, self.ranks + 3)
+        self._control = dict(zip(CONTROL, range(self.ranks, self.size), strict=True))
+        self._encoding = tiktoken.Encoding("qwen", pat_str=SPLIT, mergeable_ranks=ranks, special_tokens=self._control)
         self.config = {}
         settings = read_json(checkpoint / "generation_config.json") if checkpoint else {}
         chats = settings.get("chat_format") != "raw"
@@ -99,22 +104,24 @@ class QwenTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without control tokens and unused rows. Bytes that are no UTF-8 become U+FFFD."""
-        return self._encoding.decode([token for token in ids if token < RANKS], errors="replace")
+        return self._encoding.decode([token for token in ids if token < self.ranks], errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of one id below 151643."""
+        """The bytes of one id below `ranks`."""
         return self._encoding.decode_single_token_bytes(token)
 
 
-def read_ranks(vocabulary: Path) -> dict[bytes, int]:
-    """Bytes to rank of the released file. Raises ModelError that names the line at which another file differs."""
+def read_ranks(vocabulary: Path, sha256: str = VOCABULARY.sha256) -> dict[bytes, int]:
+    """Bytes to rank of the file with this hash. Raises ModelError that names a line unlike the released."""
     if not vocabulary.is_file():
         raise ModelError(f"{vocabulary}: no such file; `qwen_model.catalogue.obtain_vocabulary()` fetches it")
     data = vocabulary.read_bytes()
-    if hashlib.sha256(data).hexdigest() != VOCABULARY.sha256:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        if sha256 != VOCABULARY.sha256:
+            raise ModelError(f"{vocabulary}: is not the file whose sha256 {SETTINGS} has; copy both anew")
         raise ModelError(
             f"{vocabulary}: {_fault(data)}; put the file of {VOCABULARY.hub_repo} in its place"
-            " (`qwen_model.catalogue.obtain_vocabulary()` fetches it)"
+            f" (`qwen_model.catalogue.obtain_vocabulary()` fetches it), or beside a vocabulary of yours its {SETTINGS}"
         )
     return {base64.b64decode(line.split(b" ")[0]): rank for rank, line in enumerate(data.splitlines())}
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class Tokenizer:
     """Text to token ids and back, and conversations to text."""
 
+    size: int
+    """Ids there are, control tokens included; a model's embedding may have more rows."""
+
     def __init__(self, folder: Path) -> None:
         """Read `tokenizer.json`, `tokenizer_config.json` and `generation_config.json` of a checkpoint folder.
 
@@ -32,6 +35,7 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exception for a damaged file
             raise ModelError(f"{path}: not a tokenizer ({error}); fetch the checkpoint again") from error
+        self.size = self._tokenizer.get_vocab_size()
         added = self._tokenizer.get_added_tokens_decoder().values()
         self._special_names = tuple(token.content for token in added if token.special)
         self._tokenizer.no_truncation()
@@ -113,10 +117,10 @@ class Tokenizer:
         rendered = self.render([(role, masked(content)) for role, content in messages], masked(prefill))
         ids: list[int] = []
         for piece in re.split(f"([{''.join(stand_ins)}])", rendered):
-            ids += self._encode_letters(stand_ins[piece]) if piece in stand_ins else self.encode_rendered(piece)
+            ids += self.encode_letters(stand_ins[piece]) if piece in stand_ins else self.encode_rendered(piece)
         return ids
 
-    def _encode_letters(self, text: str) -> list[int]:
+    def encode_letters(self, text: str) -> list[int]:
         """Ids of a text in which no control token is read."""
         self._tokenizer.encode_special_tokens = True
         try:

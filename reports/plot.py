@@ -1,9 +1,10 @@
-"""The one plot of a run's page: our scores with their intervals beside the report's, as SVG text to set into HTML."""
+"""The plot of a run's page: our scores with their intervals beside the report's; and plots as SVG text inside HTML."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from reports.render import SIZES, Row, Summary
@@ -19,29 +20,39 @@ _MARKERS = dict(zip(SIZES, ("v", "s", "^"), strict=True))
 
 def plot(summary: Summary) -> Markup:
     """A horizontal axis in per cent, a line per task whose score is a share. Equal rows give equal bytes."""
+    rows = shares(summary)
+    # As wide as a phone at full size, for letters that can be read there; the legend above takes 0.6 inches.
+    return inline_svg((4.6, 1.3 + 0.5 * len(rows)), lambda axes: _draw(axes, rows), "plot-caption")
+
+
+def inline_svg(inches: tuple[float, float], draw: Callable[[Any], None], caption: str) -> Markup:
+    """What `draw` puts on matplotlib axes, for HTML in which the words that say what it shows have the id `caption`."""
     import matplotlib
-    from markupsafe import Markup
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     # Text stays text: it can be read aloud and searched. The salt makes element ids the same in every process.
     style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif"}
     with matplotlib.rc_context(rc=style):
-        # As wide as a phone at full size, for letters that can be read there; the legend above takes 0.6 inches.
-        rows = shares(summary)
-        figure = Figure(figsize=(4.6, 1.3 + 0.5 * len(rows)), layout="constrained")
+        figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        _draw(axes, rows)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        draw(figure.add_subplot())
+        return inline(figure, caption)
+
+
+def inline(figure: Any, caption: str) -> Markup:
+    """A figure as SVG text inside HTML, in the page's colours; `caption` is the id of what describes it."""
+    from markupsafe import Markup
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]  # no XML prologue inside HTML
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"| (width|height)="[\d.]+pt"', "", svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
-    return Markup(svg.replace("<svg", '<svg role="img" aria-labelledby="plot-caption"', 1))
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-labelledby="{caption}"', 1))
 
 
 def shares(summary: Summary) -> list[Row]:

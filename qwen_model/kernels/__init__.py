@@ -173,7 +173,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x (..., size) over its root mean square, in float32; cast back, then times weight (size)."""
     size = x.shape[-1]
     if not (_readable(x) and weight.shape == (size,) and _matches(x, weight)):
-        return F.rms_norm(x.float(), (size,), None, eps).to(x.dtype) * weight
+        return F.rms_norm(x.float(), (size,), None, eps).to(x.dtype) * weight.to(x.dtype)
     x = x.contiguous()
     out = torch.empty_like(x)
     _call("rms_norm", x.dtype, x.data_ptr(), x.numel() // size, size, weight.data_ptr(), eps, out.data_ptr())

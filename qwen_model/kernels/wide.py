@@ -12,6 +12,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     In float32 on a CPU torch takes MKL, which some processors run at half of what oneDNN reaches on them; torch offers
     oneDNN to compiled models by the operator used here, and has no gradient for it.
+
+    A weight of another type than x is read in x's: float32 weights under a pass in bfloat16, as training has them.
     """
     by_onednn = (
         x.dtype == weight.dtype == torch.float32
@@ -22,4 +24,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if by_onednn:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return out
-    return F.linear(x, weight, bias)
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))

@@ -103,7 +103,7 @@ def test_shared_prefixes_or_none(bench, monkeypatch):
 class Full:
     """A model on a machine that holds so many tokens a pass and so many rows, and says so as torch does."""
 
-    def __init__(self, model, tokens: int, rows: int, error: type[Exception]) -> None:
+    def __init__(self, model, tokens: int, rows: int, error: Exception) -> None:
         self._model, self._tokens, self._rows, self._error = model, tokens, rows, error
         self.refused = 0
 
@@ -113,24 +113,28 @@ class Full:
     def __call__(self, input_ids, **kwargs):
         if input_ids.shape[1] > self._tokens or input_ids.shape[0] > self._rows:
             self.refused += 1
-            raise self._error("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise self._error
         return self._model(input_ids, **kwargs)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+MAIN = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2147483648 bytes.")
+
+
+@pytest.mark.parametrize("error", [GPU, MAIN])
 def test_full_memory_halves_and_carries_on(bench, error):
     judge, samples, whole, model = bench
     full = Full(model, tokens=70, rows=9, error=error)
     found = judge(samples, model=full)
-    assert 3 <= full.refused <= 12
+    assert 3 <= full.refused <= 40
     assert found.keys() == whole.keys()
     assert_equal(found, whole)
 
 
 def test_memory_that_holds_nothing_is_one_line(bench):
     judge, samples, _, model = bench
-    with pytest.raises(ModelError, match="memory is full even in passes of 16 tokens"):
-        judge(samples, model=Full(model, tokens=2, rows=0, error=torch.OutOfMemoryError))
+    with pytest.raises(ModelError, match="out of memory on the GPU"):
+        judge(samples, model=Full(model, tokens=2, rows=0, error=GPU))
 
 
 def test_other_errors_are_not_taken_for_it(bench):
@@ -141,7 +145,7 @@ def test_other_errors_are_not_taken_for_it(bench):
             raise RuntimeError("the size of tensor a must match")
 
     with pytest.raises(RuntimeError, match="the size of tensor"):
-        judge(samples[:3], model=Broken(model, 1, 1, RuntimeError))
+        judge(samples[:3], model=Broken(model, 1, 1, GPU))
 
 
 KILLER = """

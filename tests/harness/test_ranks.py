@@ -88,6 +88,7 @@ def test_a_mistake_is_said_once(tiny, tmp_path):
 def test_backends_that_spread_by_themselves_are_refused(tiny, monkeypatch, backend):
     pair = Ranks({**ALONE, "WORLD_SIZE": "2"})
     monkeypatch.setattr(pair, "one_first", Ranks(ALONE).one_first)
-    monkeypatch.setattr("harness.evaluation.ranks", lambda: pair)
+    for module in ("evaluation", "settings"):
+        monkeypatch.setattr(f"harness.{module}.ranks", lambda: pair)
     with pytest.raises(TaskError, match="start it without torchrun"):
         prepare(Settings(tasks=(SUMS,), model=str(tiny), backend=backend))
