@@ -158,7 +158,7 @@ def _with_file(said: dict[str, Any], config: Path | None) -> dict[str, Any]:
 
 def _settings(asked: dict[str, Any], unsafe: bool) -> Settings:
     """What all cells share."""
-    from harness.cli_options import filters, lengths
+    from harness.cli_options import filters_of, lengths_of
     from harness.evaluation import Settings
 
     limit = asked.get("limit")
@@ -168,8 +168,8 @@ def _settings(asked: dict[str, Any], unsafe: bool) -> Settings:
         tasks=tuple(asked["task"][:1]),
         model=asked["model"][0],
         limit=None if limit is None else int(limit),
-        filters=filters(asked.get("filter", [])),
-        lengths=lengths(",".join(asked["lengths"]) if "lengths" in asked else None),
+        filters=filters_of(asked.get("filter")),
+        lengths=lengths_of(",".join(asked["lengths"]) if "lengths" in asked else None),
         documents=asked.get("documents"),
         dtype=asked.get("dtype", "float32"),
         device=asked.get("device", "cpu"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli_output import print_table
+from harness.cli_output import print_report
 from harness.records import Run, RunError, write_atomic
 from tasks.api import TaskError
 
@@ -55,7 +55,7 @@ def report(
     for path in runs:
         if is_sweep(path):
             raise TaskError(f"{path}: a sweep; give --out FOLDER for a page of it, or --table 3")
-        show_run(Run(path), fresh=True)
+        print_report(Run(path), fresh=True)
     opened = [Run(path) for path in runs]
     for task in common_tasks(opened):
         typer.echo(f"plot: {write_scaling(opened, task, opened[0].path)[0]}")
@@ -115,27 +115,3 @@ def _beside(runs: list[Path], table: str | None, figure: str | None, format: str
     for path in paths:
         if path.suffix == ".png":
             typer.echo(f"plot: {path}")
-
-
-def show_run(finished: Run, *, fresh: bool = False) -> None:
-    """Write a run's report, unless it is there already or `fresh` asks for it, and print its table."""
-    from reports.page import write_report
-    from reports.render import summary_table
-
-    results, page = finished.path / "results.json", finished.path / "report.html"
-    if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
-        write_report(finished)
-    summary = summary_table(finished)
-    lines = summary.cells()
-    # the report files have the whole table
-    wide = {"The report's column", "Best other up to 14B"}
-    wide |= {
-        name
-        for i, name in enumerate(summary.header)
-        if name in ("Not extracted", "Timeouts %") and all(cells[i] in ("0", "0.0", "") for cells in lines)
-    }
-    shown = [i for i, name in enumerate(summary.header) if name not in wide]
-    print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in lines], whole=5)
-    for number, note in enumerate(summary.footnotes, start=1):
-        typer.echo(f"{number}. {note}")
-    typer.echo(f"report: {page}")

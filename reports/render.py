@@ -137,18 +137,22 @@ def summary_table(run: Run) -> Summary:
 
 def _row(name: str, run: Run, footnotes: list[str]) -> Row:
     spec, model, result = run.spec.get("tasks", {}).get(name, {}), run.spec.get("model", {}), run.results[name]
-    metric = spec.get("metric") or next(iter(result.metrics))
+    first = next(iter(result.metrics))
+    metric = spec.get("metric") or first
     kinds = spec.get("measures", {})
     shown = {
         its: measure(its, kinds.get(its.removesuffix(MICRO), "share"), estimate)
         for its, estimate in result.metrics.items()
     }
-    cell = spec.get("report")
+    absent = metric not in shown
+    cell = None if absent else spec.get("report")
     qwen: tuple[paper.PaperRow | None, ...] = ()
     other: paper.PaperRow | None = None
     column = None
     notes = caveats(run, name)
-    if cell is None:
+    if absent:
+        notes.append(f"No item of this run has the task's metric, {metric}: {first} stands in its place.")
+    elif cell is None:
         notes.append("The report has no number for this protocol.")
     else:
         try:
@@ -162,7 +166,7 @@ def _row(name: str, run: Run, footnotes: list[str]) -> Row:
     return Row(
         task=name,
         title=spec.get("title") or name,
-        score=shown.pop(metric),
+        score=shown.pop(first if absent else metric),
         more=tuple(shown.values()),
         n=result.n,
         items=spec.get("items"),
