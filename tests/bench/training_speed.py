@@ -4,8 +4,9 @@
 
 Each measurement is a process of its own, sides in turn. The peer is transformers' Qwen2 in its usual loop: float32
 weights under bfloat16 autocast, `model(input_ids, labels=...)`, `clip_grad_norm_`, fused AdamW, weight decay as ours.
-Ours is `qwen_train.trainer.Update` in bfloat16. The share of the peak is by `flops_per_token` (qwen_train/model.py) over
-a 1,024 x 1,024 bfloat16 matrix product timed in the same process. Memory is the process's peak, libraries included.
+Ours is `qwen_train.trainer.Update` in bfloat16. The share of the peak: `flops_per_token` of
+qwen_train/model.py over a 1,024 x 1,024 bfloat16 matrix product timed in the same process. Memory is the process's
+peak, libraries included.
 """
 
 from __future__ import annotations
