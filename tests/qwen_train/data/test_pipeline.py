@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
 import signal
@@ -19,31 +18,8 @@ from qwen_train.data import clean as cleaning
 from qwen_train.data import duplicates
 from qwen_train.data import read as reading
 from qwen_train.data.config import DataConfig
-from qwen_train.data.files import read_lines
 from qwen_train.data.pipeline import run
-
-WORDS = Path(__file__).with_name("test_pipeline.py").read_text(encoding="utf-8").split()
-
-
-def prose(seed: int, length: int = 120) -> str:
-    """Words that no rule drops."""
-    draw = random.Random(seed)
-    made = ["the", "and", "of"] + [
-        "".join(draw.choice("bdfklmnprst") + draw.choice("aeiou") for _ in range(draw.randint(2, 4)))
-        for _ in range(length)
-    ]
-    draw.shuffle(made)
-    return "\n".join(" ".join(made[first : first + 12]) for first in range(0, len(made), 12))
-
-
-def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def rows_of(out: Path, what: str) -> list[dict[str, object]]:
-    return [row for path in sorted((out / what).iterdir()) for row in read_lines(path)]
+from tests.qwen_train.data.corpora import prose, rows_of, write_jsonl
 
 
 def content(out: Path) -> dict[str, bytes]:
