@@ -61,6 +61,8 @@ def test_the_chain(base, data, tmp_path, monkeypatch):
         (SFT, {"model": "x", "data": ["y"]}, ["batch"], "--set: 'batch' is not FIELD=VALUE"),
         (SFT, {"model": "x", "data": ["y"]}, ["model.name=x"], "--set: model.name: model has no fields"),
         (PPORecipe, {"model": "x", "reward": "r", "queries": ["q"]}, ["ppo.top_p=0"], "ppo.top_p: "),
+        (PPORecipe, {"model": "x", "reward": "r", "queries": ["q"]}, ["length=256"], "no room before ppo.max_tokens"),
+        (PPORecipe, {"model": "x", "reward": "r", "queries": ["q"]}, ["ppo.minibatches=999"], "are more than"),
     ],
 )
 def test_recipes_that_are_wrong(tmp_path, kind, content, changes, said):
@@ -103,7 +105,8 @@ def test_recipes_of_the_package(name):
 )
 def test_what_is_missing_is_named(stage, kind, changes, said, base, data, tmp_path, monkeypatch, capsys):
     common = {"model": base, "length": 128}
-    common |= {"queries": [data["queries"]]} if stage == "ppo" else {"data": [data["pairs" if kind != SFT else "sft"]]}
+    queries = {"queries": [data["queries"]], "reward": data["reward"], "ppo": {"max_tokens": 5}}
+    common |= queries if stage == "ppo" else {"data": [data["pairs" if kind != SFT else "sft"]]}
     script = data["reward"].rpartition(":")[0]
     changes = {key: value.replace("REWARD", script) if key == "reward" else value for key, value in changes.items()}
     path = tmp_path / "r.yaml"
