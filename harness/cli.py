@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_ablate, cli_compare, cli_interop, cli_report, cli_run
+from harness import cli_ablate, cli_claims, cli_compare, cli_interop, cli_report, cli_run
 from harness.cli_options import (
     DataDir,
     Documents,
@@ -161,7 +161,9 @@ def tokenizer_report(
 def win_rate(
     answers: Annotated[Path, typer.Option(help="The tested model's: a run of the task win-rate, or a jsonl file.")],
     opponent: Annotated[str, typer.Option(help="The other model's: [NAME=]FILE.jsonl with `id` and `text`.")],
-    judge: Annotated[str | None, typer.Option(help="Model that judges each pair, in both orders.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Model that judges each pair, in both orders; or a reward model.")
+    ] = None,
     verdicts: Annotated[
         list[Path] | None, typer.Option(help="A table filled by people; once for each of several raters.")
     ] = None,
@@ -193,7 +195,12 @@ def win_rate(
     if judge:
         comparing.write_pairs(out, found)
         settings = Settings(
-            tasks=("win-rate-judge",), model=judge, backend=backend, dtype=dtype, device=device, data_dir=out
+            tasks=(comparing.judging_task(judge),),
+            model=judge,
+            backend=backend,
+            dtype=dtype,
+            device=device,
+            data_dir=out,
         )
         with Bars() as bars:
             run = execute(prepare(settings), out / "judge", bars)
@@ -221,6 +228,7 @@ def doctor() -> None:
 
 cli_compare.register(app)
 cli_ablate.register(app)
+cli_claims.register(app)
 cli_interop.register(app)
 cli_report.register(app)
 

@@ -54,10 +54,12 @@ def _window(key: str, value: str) -> WindowSchedule | None:
         return None
     if value == "report":
         return WindowSchedule.report()
+    if value == "reversed":
+        return WindowSchedule.reversed()
     if value == "maintainers":
         return WindowSchedule.maintainers()
     if not value.isdigit():
-        raise ValueError(f"window is {value!r}; give none, report, maintainers or a number of tokens")
+        raise ValueError(f"window is {value!r}; give none, report, reversed, maintainers or a number of tokens")
     return WindowSchedule(bands=((1, _number(key, value)),))
 
 

@@ -177,7 +177,7 @@ def test_settings_as_text(text, expected):
         ("logn=yes", "logn is 'yes'; give on or off"),
         ("logn=on,logn=off", "logn is named twice"),
         ("window=0", "window is '0'"),
-        ("window=wide", "window is 'wide'; give none, report, maintainers"),
+        ("window=wide", "window is 'wide'; give none, report, reversed, maintainers"),
         ("dynamic_ntk=on", "dynamic_ntk: 'on' is not one of off, released, exact"),
         ("train_length=1", "train_length: 1 is no trained length"),
     ],
