@@ -94,9 +94,8 @@ def ablate(
     named = str(asked.get("base", found[0].name))
     tables.check_base(named, [cell.name for cell in found])
     planned = units.plan(found, settings)
-    for unit in planned.units:
-        for line in unit.prepared.left_out:
-            typer.echo(line, err=True)
+    for line in planned.left_out:
+        typer.echo(line, err=True)
     if dry_run:
         print_table(shown.CELLS, shown.cells_to_come([(unit.label, unit.places) for unit in planned.units]))
         print_table(forecast.COLUMNS, list(forecast.forecast(planned)))
@@ -147,18 +146,19 @@ def _with_file(said: dict[str, Any], config: Path | None) -> dict[str, Any]:
     for key in ("task", "model"):
         if key not in asked:
             raise TaskError(f"ablate: no {key} named; give --{key}, or --config FILE with it")
-    if "grid" not in given and said["grid"] is None and not asked.get("rows") and "grid" not in asked:
-        several = len(asked["task"]) > 1 or len(asked["model"]) > 1
-        if not several:
-            raise TaskError(
-                "ablate: nothing is varied; give --grid KEY=VALUE,VALUE, --rows NAME,... or several models or tasks"
-            )
+    if not {"grid", "rows"} & asked.keys() and len(asked["task"]) == len(asked["model"]) == 1:
+        raise TaskError(
+            "ablate: nothing is varied; give --grid KEY=VALUE,VALUE, --rows NAME,... or several models or tasks"
+        )
+    for key in ("dtype", "device", "documents"):
+        if key in asked and any(item.startswith(f"{key}=") for item in asked.get("grid", [])):
+            raise TaskError(f"--grid: {key} is set already, by --{key}; set it once")
     return asked
 
 
 def _settings(asked: dict[str, Any], unsafe: bool) -> Settings:
     """What all cells share."""
-    from harness.cli_options import filters, lengths
+    from harness.cli_options import filters_of, lengths_of
     from harness.evaluation import Settings
 
     limit = asked.get("limit")
@@ -168,8 +168,8 @@ def _settings(asked: dict[str, Any], unsafe: bool) -> Settings:
         tasks=tuple(asked["task"][:1]),
         model=asked["model"][0],
         limit=None if limit is None else int(limit),
-        filters=filters(asked.get("filter", [])),
-        lengths=lengths(",".join(asked["lengths"]) if "lengths" in asked else None),
+        filters=filters_of(asked.get("filter")),
+        lengths=lengths_of(",".join(asked["lengths"]) if "lengths" in asked else None),
         documents=asked.get("documents"),
         dtype=asked.get("dtype", "float32"),
         device=asked.get("device", "cpu"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.comparison import Difference, Flip, Pair, RunComparison, TaskComparison, paired
-from harness.records import Run, RunError, SampleRecord, canonical
+from harness.records import Run, RunError, SampleRecord, canonical, run_names
 from harness.summary import DRAW_MARK, UNCOUNTED
 from tasks.api import OUTCOME_METRICS
 
@@ -63,12 +63,6 @@ def compare(first: Run, second: Run) -> RunComparison:
         if (alone := [task for task in its if task not in taken])
     ]
     return RunComparison(first=names[0], second=names[1], tasks=tuple(tasks), notes=tuple(left))
-
-
-def run_names(runs: Sequence[Run]) -> list[str]:
-    """The folders' names, or their paths where two names are the same."""
-    names = [run.path.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def _tasks(run: Run) -> list[str]:

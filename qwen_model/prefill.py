@@ -225,6 +225,14 @@ class Scored:
     greedy: bool
 
 
+def readings(items: Sequence[Continuation]) -> tuple[dict[tuple[int, ...], list[int]], list[int]]:
+    """The distinct sequences that have to be read, with the items that each answers, and its first wanted position."""
+    users: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        users.setdefault(item.context + item.tokens[:-1], []).append(index)
+    return users, [min(len(items[index].context) for index in its) - 1 for its in users.values()]
+
+
 def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[int, Scored]]]:
     """Each continuation's score with its index, pass by pass.
 
@@ -234,11 +242,8 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
     if end is not None:
         yield from _rewards(reader, items, end)
         return
-    users: dict[tuple[int, ...], list[int]] = {}
-    for index, item in enumerate(items):
-        users.setdefault(item.context + item.tokens[:-1], []).append(index)
+    users, first = readings(items)
     sequences = list(users)
-    first = [min(len(items[i].context) for i in users[sequence]) - 1 for sequence in sequences]
     wanted = [list(range(start, len(sequence))) for start, sequence in zip(first, sequences, strict=True)]
     for packed in reader.passes(sequences, reader.plan(sequences, first), wanted):
         logprobs, likeliest = packed.logits.log_softmax(-1), packed.logits.argmax(-1)

@@ -19,17 +19,29 @@ Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 CELLS = ("cell", "length", "computed in")
 
 
+def is_sweep(path: Path) -> bool:
+    """Whether `harness ablate` wrote the folder."""
+    return (path / "cells.csv").is_file()
+
+
 def read(folder: Path, name: str) -> pandas.DataFrame:
-    """One of the sweep's tables; empty where the sweep has none. Raises RunError for a folder without a sweep."""
+    """One of the sweep's tables; empty where the sweep has none. Raises RunError for a folder without a sweep, and for
+    a table that cannot be read."""
     import pandas
 
-    if not (folder / "cells.csv").is_file():
+    if not is_sweep(folder):
         raise RunError(f"{folder}: no cells.csv; name a folder that `harness ablate` wrote")
     path = folder / f"{name}.csv"
     if not path.is_file():
         return pandas.DataFrame()
     # no word is taken for a missing value: cells may be called "none"
-    return pandas.read_csv(path, dtype={"cell": str, "base": str}, keep_default_na=False, na_values=[""])
+    try:
+        found = pandas.read_csv(path, dtype={"cell": str, "base": str}, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); run the same `harness ablate` again") from error
+    if name == "cells" and found.empty:
+        raise RunError(f"{path}: no cell; run the same `harness ablate` again")
+    return found
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -167,9 +179,14 @@ def notes(folder: Path) -> list[str]:
     return found
 
 
+def plots_of(folder: Path) -> list[ablation_plots.Plot]:
+    """All plots that the sweep has numbers for."""
+    return ablation_plots.plots(read(folder, "cells"), read(folder, "positions"), trained_length(folder))
+
+
 def write(folder: Path) -> tuple[Path, list[Path]]:
     """Write ablation.html and the plots beside it; returns the page and the plots."""
-    plots = ablation_plots.plots(read(folder, "cells"), read(folder, "positions"), trained_length(folder))
+    plots = plots_of(folder)
     paths = [plot.save(folder) for plot in plots]
     page = (
         new_environment()
@@ -179,7 +196,7 @@ def write(folder: Path) -> tuple[Path, list[Path]]:
             trained=trained_length(folder),
             tables=tables(folder),
             notes=notes(folder),
-            plots=[(plot.name, plot.caption, plot.svg()) for plot in plots],
+            plots=[(plot.name, plot.caption, plot.svg(f"plot-{plot.name}")) for plot in plots],
         )
     )
     write_atomic(folder / "ablation.html", page)

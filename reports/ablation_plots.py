@@ -39,19 +39,20 @@ class Plot:
     def save(self, folder: Path) -> Path:
         """NAME.png in the folder."""
         path = folder / f"{self.name}.png"
-        with self._style():
+        with self._style(self.name):
             self._figure(PNG).savefig(path, dpi=160, facecolor="white")
         return path
 
-    def svg(self) -> Markup:
-        with self._style():
-            return inline(self._figure({INK: INK, GRID: GRID}), f"plot-{self.name}")
+    def svg(self, label: str) -> Markup:
+        """For a page, in which the element with the id `label` says what it shows."""
+        with self._style(label):
+            return inline(self._figure({INK: INK, GRID: GRID}), label)
 
-    def _style(self) -> Any:
+    def _style(self, salt: str) -> Any:
         import matplotlib
 
         return matplotlib.rc_context(
-            rc={"svg.fonttype": "none", "svg.hashsalt": self.name, "font.family": "sans-serif", "font.size": 9}
+            rc={"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 9}
         )
 
     def _figure(self, colours: Mapping[str, str]) -> Any:
@@ -203,6 +204,7 @@ def _heat(figure: Any, colours: Mapping[str, str], positions: pandas.DataFrame) 
     bar.ax.yaxis.label.set_color(colours[INK])
     bar.ax.tick_params(colors=colours[INK], length=0)
     bar.outline.set_visible(False)
+    bar.solids.set_rasterized(False)  # an image inside the SVG is one that the page's policy does not load
 
 
 def _costs(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> None:

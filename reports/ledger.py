@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.claims.findings import NOT_YET, VERDICTS, Effect, Finding, Outcome
 from harness.records import write_atomic
-from reports import ablation, ablation_plots, paper
+from reports import ablation, paper
 from reports.ablation_plots import Plot
 from reports.page import new_environment
 from reports.page import table as markdown_table
@@ -144,7 +144,8 @@ def _effects(finding: Finding) -> Any:
     if all(outcome.effect is None for outcome in outcomes):
         return None
     size = (6.8, 1.1 + 0.5 * len(outcomes))
-    return Plot(f"effects-{anchor(finding)}", "", size, lambda figure, ink: _forest(figure, ink, outcomes)).svg()
+    plot = Plot("effects", "", size, lambda figure, ink: _forest(figure, ink, outcomes))
+    return plot.svg(f"plot-effects-{anchor(finding)}")
 
 
 def _sweeps(findings: Sequence[Finding]) -> list[tuple[str, str, Any, ablation.Table]]:
@@ -152,12 +153,9 @@ def _sweeps(findings: Sequence[Finding]) -> list[tuple[str, str, Any, ablation.T
     found = []
     for place in dict.fromkeys(place for one in findings for place in one.plots):
         folder = Path(place)
-        curves = ablation_plots.plots(
-            ablation.read(folder, "cells"), ablation.read(folder, "positions"), ablation.trained_length(folder)
-        )[0]
-        own = Plot(_sweep(place), curves.caption, curves.size, curves.draw)
+        curves = ablation.plots_of(folder)[0]
         caption = f"{folder.name} of {folder.parent.name}: {curves.caption}"
-        found.append((_sweep(place), caption, own.svg(), ablation.tables(folder)[0]))
+        found.append((_sweep(place), caption, curves.svg(f"plot-{_sweep(place)}"), ablation.tables(folder)[0]))
     return found
 
 

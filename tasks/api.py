@@ -340,6 +340,11 @@ class Task(ABC):
         """All data sets that the task reads."""
         return tuple(value for value in (getattr(cls, name) for name in dir(cls)) if isinstance(value, Source))
 
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether it asks for log-probabilities of given texts, which not every backend has."""
+        return self.decoding is None
+
     @abstractmethod
     def samples(self, load: Loader) -> list[Sample]:
         """All items in the data set's order. `load` fetches the rows of a source."""

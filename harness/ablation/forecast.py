@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.ablation.units import Sweep, Unit
+from harness.backends import load_backend
 from harness.dry_run import estimate
-from harness.evaluation import load_backend
 from harness.long_context import laid_over
 from qwen_model.prefill import PIECE, CausalLM, Reader
 

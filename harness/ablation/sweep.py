@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.ablation.units import Sweep, Unit
-from harness.evaluation import Prepared, Progress, execute, load_backend
+from harness.backends import load_backend
+from harness.evaluation import Prepared, Progress, execute
 from harness.records import Run, RunError, spec_hash, write_atomic
 from harness.sandbox import SandboxUnavailable
 from harness.store import locked

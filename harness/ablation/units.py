@@ -57,6 +57,8 @@ class Sweep:
     units: tuple[Unit, ...]
     failed: Mapping[str, str]
     """Cells whose model cannot be had, with the reason."""
+    left_out: tuple[str, ...]
+    """A line on each sample, or set of samples, that does not suit a model."""
 
 
 def plan(found: Sequence[Cell], common: Settings) -> Sweep:
@@ -96,10 +98,15 @@ def plan(found: Sequence[Cell], common: Settings) -> Sweep:
     if last is not None and not asked:
         raise last
     units = [_unit(*entry) for entry in asked.values()]
+    left_out = tuple(dict.fromkeys(line for unit in units for line in unit.prepared.left_out))
+    # said once, not by every run
+    units = [replace(unit, prepared=replace(unit.prepared, left_out=())) for unit in units]
     # one model after another: each is loaded once
     order = list(dict.fromkeys(_model_key(unit.prepared.settings) for unit in units))
     units.sort(key=lambda unit: order.index(_model_key(unit.prepared.settings)))
-    return Sweep(cells=tuple(found), trained=trained, switches=switches, units=tuple(units), failed=failed)
+    return Sweep(
+        cells=tuple(found), trained=trained, switches=switches, units=tuple(units), failed=failed, left_out=left_out
+    )
 
 
 def _settings(cell: Cell, common: Settings) -> Settings:

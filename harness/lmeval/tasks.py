@@ -57,6 +57,10 @@ class LmEvalTask(Task):
             for number, document in enumerate(self.documents)
         ]
 
+    @property
+    def needs_logprobs(self) -> bool:
+        return str(self.theirs.OUTPUT_TYPE) != "generate_until"
+
     def _declare(self) -> None:
         """What the class could not say yet: version, shots and measures are the task file's."""
         from lm_eval.api.metrics import mean, nanmean, perplexity

@@ -11,7 +11,7 @@ from qwen_model.chatml import chat_tokenizer
 from qwen_model.decoder import Decoder
 from qwen_model.layout import Documents
 from qwen_train.alignment.losses import dpo_loss
-from qwen_train.alignment.models import begin_with, blocks_of, compute, tokenizer_of
+from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, tokenizer_of
 from qwen_train.alignment.nucleus import logprobs_within
 from qwen_train.alignment.order import places_of, steps_of
 from qwen_train.alignment.packing import Row
@@ -56,7 +56,7 @@ def run_dpo(recipe: DPO, folder: Path, world: World, say: Say) -> Path:
     held_out = read_encoded(recipe.validation, tokenizer, recipe, folder, world, say) if recipe.validation else []
     for one in (model, reference):
         compute(one, recipe.dtype)
-    module = DPOLoss(model, reference, recipe.beta)
+    asked, module = Copy(model, world), DPOLoss(model, reference, recipe.beta)
     parallelize(module, blocks_of(model), world, recipe.dtype, compile=False)
 
     def batches(step: int) -> list[Micro]:
@@ -67,10 +67,10 @@ def run_dpo(recipe: DPO, folder: Path, world: World, say: Say) -> Path:
 
     @torch.no_grad()
     def validate(step: int = 0) -> dict[str, float]:
-        gaps = []
+        gaps, now = [], asked.follow()
         for part in shares(held_out, recipe.length, World(device=world.device)):
             row = side_by_side(part, world.device)
-            gap = answer_logprobs(model.eval(), row) - answer_logprobs(reference, row)
+            gap = answer_logprobs(now, row) - answer_logprobs(reference, row)
             gaps += (recipe.beta * (gap[::2] - gap[1::2])).tolist()
         return {"accuracy": sum(gap > 0 for gap in gaps) / len(gaps), "margin": sum(gaps) / len(gaps)}
 

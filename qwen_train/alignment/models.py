@@ -15,6 +15,7 @@ from qwen_model.checkpoint import load_tokenizer
 from qwen_model.decoder import Decoder
 from qwen_model.tokenizer import Tokenizer, read_json
 from qwen_train.errors import TrainError
+from qwen_train.parallel import World, whole
 
 
 def begin_with(folder: str, *, dropout: float = 0.0, scalar: bool = False, seed: int = 0) -> Decoder:
@@ -74,6 +75,27 @@ def export(model: Decoder, folder: Path) -> None:
     if (partial / "tokenizer.json").is_file():
         (partial / "chat_template.jinja").write_text(chatml.TEMPLATE, encoding="utf-8")
     partial.rename(folder)
+
+
+class Copy:
+    """A model that is asked while it trains: itself where one process holds it whole, else a copy that follows it.
+
+    Make it before the model is sharded.
+    """
+
+    def __init__(self, model: Decoder, world: World) -> None:
+        self.world, self._trained = world, model
+        self.model = model
+        if world.size > 1:
+            self.model = Decoder(model.config).to(world.device)
+            self.model.compute_dtype = model.compute_dtype
+
+    def follow(self) -> Decoder:
+        """The copy as the model is now, not for training."""
+        if self.world.size > 1:
+            weights = {name: whole(value) for name, value in self._trained.named_parameters()}
+            self.model.load_state_dict(weights, strict=not self.model.config.tie_word_embeddings)
+        return self.model.eval()
 
 
 def compute(model: Decoder, dtype: str) -> None:

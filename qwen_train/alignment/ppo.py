@@ -29,11 +29,12 @@ from qwen_train.alignment.losses import (
     token_rewards,
     value_loss,
 )
+from qwen_train.alignment.models import Copy
 from qwen_train.alignment.nucleus import Nucleus, logprobs_within
 from qwen_train.alignment.order import places_of
 from qwen_train.alignment.packing import Row, spread
 from qwen_train.alignment.rollouts import Text, gathered, joined, measure, rows_of, sample, values_of
-from qwen_train.parallel import World, parallelize, whole
+from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Micro, NextToken, Optimiser, Section, Update
 
 
@@ -132,24 +133,6 @@ class _ValueLoss(nn.Module):
         values = self.model(row.ids, layout=Documents(row.segments), keep=row.judged)[0, :, 0].float()
         old, returns = (torch.cat([getattr(made, name) for made in own]) for name in ("values", "returns"))
         return value_loss(values, old.to(values.device), returns.to(values.device), self.clip) * len(values)
-
-
-class Copy:
-    """The model that writes and judges: itself where one process holds it whole, else a copy that follows it."""
-
-    def __init__(self, model: Decoder, world: World) -> None:
-        self.world, self._trained = world, model
-        self.model = model
-        if world.size > 1:
-            self.model = Decoder(model.config).to(world.device)
-            self.model.compute_dtype = model.compute_dtype
-
-    def follow(self) -> Decoder:
-        """The copy as the model is now, not for training."""
-        if self.world.size > 1:
-            weights = {name: whole(value) for name, value in self._trained.named_parameters()}
-            self.model.load_state_dict(weights, strict=not self.model.config.tie_word_embeddings)
-        return self.model.eval()
 
 
 class PPO:

@@ -30,7 +30,8 @@ def checked(content: dict[str, Any], kind: type[Kind], changes: list[str], where
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         known = f"; there are {', '.join(kind.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise TrainError(f"{where}: {place}: {str(first['msg']).removeprefix('Value error, ')}{known}") from error
+        place = f"{place}: " if place else ""
+        raise TrainError(f"{where}: {place}{str(first['msg']).removeprefix('Value error, ')}{known}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

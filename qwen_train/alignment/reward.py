@@ -18,7 +18,7 @@ from qwen_model.decoder import Decoder
 from qwen_model.layout import Documents
 from qwen_train.alignment.calibration import write_calibration
 from qwen_train.alignment.losses import pairwise_loss
-from qwen_train.alignment.models import begin_with, blocks_of, compute, tokenizer_of
+from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, tokenizer_of
 from qwen_train.alignment.order import places_of, steps_of
 from qwen_train.alignment.packing import Row, pack
 from qwen_train.alignment.pairs import EncodedPair, encode_pairs, read_pairs
@@ -54,7 +54,7 @@ def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
     held_out = read_encoded(recipe.validation, tokenizer, recipe, folder, world, say) if recipe.validation else []
     compute(model, recipe.dtype)
     model.to(world.device)
-    module = PairLoss(model)
+    asked, module = Copy(model, world), PairLoss(model)
     parallelize(module, blocks_of(model), world, recipe.dtype, compile=False)
 
     def batches(step: int) -> list[Micro]:
@@ -63,7 +63,7 @@ def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
         return [pair_micro(part, recipe.margins, world) for part in shares(pairs, recipe.length, world)]
 
     def validate(step: int = 0) -> dict[str, float]:
-        gaps = gaps_of(model, held_out, recipe.length)
+        gaps = gaps_of(asked.follow(), held_out, recipe.length)
         return {"accuracy": float((gaps > 0).float().mean()), "gap": float(gaps.mean())}
 
     trainer = Trainer(
@@ -79,7 +79,7 @@ def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
     )
     trainer.fit()
     if held_out:
-        gaps = gaps_of(model, held_out, recipe.length)
+        gaps = gaps_of(asked.follow(), held_out, recipe.length)
         if world.first:
             (folder / "gaps.json").write_text(json.dumps(gaps.tolist()), encoding="utf-8")
             write_calibration(gaps.tolist(), folder)

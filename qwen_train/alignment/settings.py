@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qwen_train.alignment.ppo import PPOSettings
 from qwen_train.trainer.settings import Optimiser, Section
@@ -93,3 +93,14 @@ class PPORecipe(Stage):
     pretraining: list[str] = Field(default=[])
     """Texts (jsonl with `text`) whose gradient is mixed in, by the weight `ptx`."""
     ppo: PPOSettings = PPOSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> PPORecipe:
+        s = self.ppo
+        if s.max_tokens >= self.length:
+            raise ValueError(
+                f"length: {self.length} tokens leave no room before ppo.max_tokens, {s.max_tokens}; lower it"
+            )
+        if s.minibatches > s.queries * s.responses:
+            raise ValueError(f"ppo.minibatches: {s.minibatches} are more than the responses of a step; lower it")
+        return self

@@ -13,7 +13,7 @@ from qwen_model.chatml import Example, chat_tokenizer
 from qwen_model.checkpoint import find_checkpoint
 from qwen_train.alignment.conversations import BadRow, Conversation, read_conversations
 from qwen_train.alignment.lora import adapt, merge, save_adapters
-from qwen_train.alignment.models import begin_with, blocks_of, compute, export, tokenizer_of
+from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, export, tokenizer_of
 from qwen_train.alignment.order import places_of
 from qwen_train.alignment.packing import Row, encode, pack, spread
 from qwen_train.alignment.settings import SFT, Stage
@@ -47,20 +47,22 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
         return fitted.examples
 
     learnt = examples(recipe.data)
-    checks = []
-    if recipe.validation:
-        rows = pack(examples(recipe.validation), recipe.length, world.device)
-
-        def validate(step: int = 0) -> dict[str, float]:
-            return {"loss": loss_of(model, rows)}
-
-        checks.append(Check("validation", recipe.validate_every, validate))
+    held_out = examples(recipe.validation) if recipe.validation else []
     if recipe.lora is not None:
         if world.size > 1:
             raise TrainError("lora: adapters are trained by one process; leave lora out, or torchrun")
         adapt(model, recipe.lora, recipe.seed)
     compute(model, recipe.dtype)
     model.to(world.device)
+    asked = Copy(model, world)
+    checks = []
+    if held_out:
+        rows = pack(held_out, recipe.length, world.device)
+
+        def validate(step: int = 0) -> dict[str, float]:
+            return {"loss": loss_of(asked.follow(), rows)}
+
+        checks.append(Check("validation", recipe.validate_every, validate))
     module = NextToken(model)
     parallelize(module, blocks_of(model), world, recipe.dtype, compile=False)
 

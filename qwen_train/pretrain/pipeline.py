@@ -93,10 +93,10 @@ def _tokenizer(recipe: Recipe, places: Places) -> Path:
         partial.replace(folder / "qwen.tiktoken")
         return folder
     from qwen_model.qwen_tokenizer import CONTROL
-    from qwen_train.tokenizer import train
+    from qwen_train.tokenizer.train import train
     from qwen_train.tokenizer.vocabulary import texts, write_vocabulary
 
-    tokens = train.train(texts([places.data / "documents"]), recipe.data.vocabulary - len(CONTROL))
+    tokens = train(texts([places.data / "documents"]), recipe.data.vocabulary - len(CONTROL))
     write_vocabulary(folder, tokens)
     return folder
 

@@ -195,9 +195,8 @@ def main() -> None:
         "Measured by `make bench-data` (`python -m tests.bench.near_copies`), which writes this page.",
         "",
         f"{describe()['machine']['processor']}, one core; rensa {version('rensa')}, datasketch {version('datasketch')}."
-        f" {NEAR.permutations} permutations, {NEAR.bands} bands, threshold {NEAR.threshold:g}, runs of {NEAR.shingle}"
-        " words."
-        f" Medians of {rounds} rounds in turn.",
+        f" {NEAR.permutations} permutations, {NEAR.bands} bands, threshold {NEAR.threshold:g}, runs of"
+        f" {NEAR.shingle} words. Medians of {rounds} rounds in turn.",
         "",
         f"{len(texts):,} documents ({size:.1f} M characters: pieces of Python's own sources and of installed packages'"
         f" documents; every {EVERY}th a second time with one word in {CHANGE} replaced), from text to groups:",

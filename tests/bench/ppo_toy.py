@@ -152,25 +152,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("ppo-toy"))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", help="variants, separated by commas; the others are read, if they are there")
     parser.add_argument("--plots", type=Path, default=None, help="folder of ppo-toy.png; default --out")
     args = parser.parse_args()
     torch.set_num_threads(1)  # sizes here are too small for threads to help
     args.out.mkdir(parents=True, exist_ok=True)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+    seeds, base = [int(seed) for seed in args.seeds.split(",")], None
     for seed in seeds:
-        base = None
         for name, changes in VARIANTS.items():
+            if args.only and name not in args.only.split(","):
+                continue
             path = args.out / f"{name.replace(' ', '-')}-{seed}.json"
             if path.is_file():
                 continue
-            base = base or base_model(seed)
+            base = base or base_model(0)  # the same for all: a seed is PPO's queries, draws and value model
             found = learn(seed, base, SETTINGS.model_copy(update=changes))
             path.write_text(json.dumps(found))
             print(f"seed {seed}, {name}: {_last(found, 'reward'):.3f}, {found['seconds']:.0f} s", file=sys.stderr)
     runs = {
-        name: [json.loads((args.out / f"{name.replace(' ', '-')}-{seed}.json").read_text()) for seed in seeds]
+        name: [json.loads(path.read_text()) for path in sorted(args.out.glob(f"{name.replace(' ', '-')}-*.json"))]
         for name in VARIANTS
     }
+    runs = {name: found for name, found in runs.items() if found}
     print(_table(runs))
     _plot(runs, (args.plots or args.out) / "ppo-toy.png")
 
@@ -223,7 +226,7 @@ def _plot(runs: dict[str, list[dict]], path: Path) -> None:
     )
     for axes, (field, label) in zip(figure.subplots(1, 3), panels, strict=True):
         for name, colour in (("as the report", "tab:blue"), ("no KL", "tab:red")):
-            for number, run in enumerate(runs[name]):
+            for number, run in enumerate(runs.get(name, [])):
                 axes.plot(
                     [step[field] for step in run["steps"]], color=colour, alpha=0.7, label=name if not number else None
                 )

@@ -328,6 +328,8 @@ def test_dry_run_prints_cells_tokens_and_time(narrow, documents, tmp_path, monke
         (["--grid", "logn=on,"], "--grid: 'logn=on,' is not KEY=VALUE"),
         (["--grid", "logn=on,on"], "--grid logn: on is named twice"),
         (["--grid", "logn=on", "logn=off"], "--grid: logn is set already"),
+        (["--grid", "dtype=float32,bfloat16", "--dtype", "float32"], "--grid: dtype is set already, by --dtype"),
+        (["--rows", "none", "--grid", "logn=on"], "--grid: logn is set already"),
         (["--grid", "logn=maybe"], "--grid: logn is 'maybe'; give on or off"),
         (["--grid", "dynamic_ntk=on"], "--grid: dynamic_ntk: 'on' is not one of off, released, exact"),
         (["--grid", "seed=x"], "--grid: seed is 'x', no whole number"),
@@ -428,7 +430,7 @@ def test_tables_plots_and_page(sweep):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     page = (out / "ablation.html").read_text()
     assert page.count("<svg") == 4 and "default-src 'none'" in page
-    assert "http" not in page.replace("http-equiv", "") and "<script" not in page
+    assert "http" not in page.replace("http-equiv", "") and "<script" not in page and "<image" not in page
 
 
 def test_equal_sweeps_give_equal_pages(sweep):

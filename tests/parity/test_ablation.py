@@ -18,7 +18,7 @@ from qwen_model.catalogue import available
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from tests.harness.test_long_ppl import SHARED
 
-NAME, TRAINED, LENGTHS = "smollm2-135m-instruct", 100, (200, 512)
+NAME, TRAINED, LENGTHS = "smollm2-135m-instruct", 64, (100, 300)
 ROWS = "none,ntk,logn,window,ntk+logn,ntk+logn+window"
 
 
@@ -56,8 +56,8 @@ def switch_attention(model, length, *, logn, windows):
 def dense_nll(model, ids, *, ntk, logn, window):
     length, layers = len(ids), model.config.num_hidden_layers
     # ours to choose, for the report publishes none: T below, 4 T in the next quarter, none above (docs/long-context.md)
-    half, quarter = layers // 2, layers - layers // 4
-    windows = [TRAINED if at < half else 4 * TRAINED if at < quarter else None for at in range(layers)]
+    low, middle = round(0.5 * layers), round(0.75 * layers)
+    windows = [TRAINED if at < low else 4 * TRAINED if at < middle else None for at in range(layers)]
     dynamic_ntk(model, length if ntk else 1)
     switch_attention(model, length, logn=logn, windows=windows if window else [None] * layers)
     with torch.inference_mode():
@@ -74,7 +74,7 @@ def test_cells_equal_a_plain_dense_script(tmp_path):
     source = SHARED / "llm_foundry_arxiv.jsonl"
     if not source.is_file():
         pytest.skip(f"the real data is not beside this checkout: {source}")
-    texts = [json.loads(line)["text"][:4000] for line in source.read_text(encoding="utf-8").splitlines()[:1]]
+    texts = [json.loads(line)["text"][:2000] for line in source.read_text(encoding="utf-8").splitlines()[:1]]
     (tmp_path / "papers.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     done = CliRunner().invoke(
         app,
@@ -90,13 +90,13 @@ def test_cells_equal_a_plain_dense_script(tmp_path):
     documents = {str(number): tokenizer.encode(text) for number, text in enumerate(texts, start=1)}
     cells = pandas.read_csv(tmp_path / "s" / "documents.csv", dtype={"document": str}, keep_default_na=False)
     assert len(cells) == 6 * 2
-    worst = 0.0
+    differences = {}
     for row in cells.itertuples():
         switches = {name: name in row.cell.split("+") for name in ("ntk", "logn", "window")}
         expected = dense_nll(model, documents[row.document][: row.length], **switches)
-        worst = max(worst, abs(row.nll - expected))
-    print(f"largest difference: {worst:.1e} nats")
-    assert worst < 1e-3
+        differences[row.cell, row.length] = abs(row.nll - expected)
+    print(f"largest difference: {max(differences.values()):.1e} nats")
+    assert {place: found for place, found in differences.items() if found >= 1e-3} == {}
     # the switches do something here: the check compares six things, not one
     longest = cells[cells["length"] == LENGTHS[-1]].groupby("cell")["nll"].mean()
     assert longest.nunique() == 6
