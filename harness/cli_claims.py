@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli_options import names_of
 from harness.cli_output import print_table
 from tasks.api import TaskError
 
@@ -58,7 +59,7 @@ def claims(
     from harness.claims.plan import Plan
     from reports import ledger as shown
 
-    words = tuple(word.strip() for word in (only or "").split(",") if word.strip())
+    words = names_of(only or "")
     if only is not None and not words:
         raise TaskError("--only: names nothing; name a claim or a table, such as table3")
     asked = experiments(words)

@@ -91,7 +91,7 @@ def test_every_command_is_taken_by_its_program(plans):
     import harness.cli
     import qwen_train.cli
     from harness.ablation.cells import cells
-    from harness.cli_options import filters, lengths
+    from harness.cli_options import filters_of, lengths_of
     from harness.long_context import parse
     from harness.registry import task_class
 
@@ -113,8 +113,8 @@ def test_every_command_is_taken_by_its_program(plans):
         for task in (values.get("task") or "").split(","):
             if task and not task.startswith("lm-eval/"):
                 task_class(task)
-        filters(values.get("filter") or [])
-        lengths(values.get("lengths"))
+        filters_of(values.get("filter") or [])
+        lengths_of(values.get("lengths"))
         if values.get("long_context"):
             parse(values["long_context"])
         if values.get("rows"):
