@@ -93,12 +93,12 @@ def new_engine(prepared: Prepared, model: CausalLM, cache: ResponseCache | None 
     """The engine of a loaded model."""
     from harness.engine import Engine
     from qwen_model.generation import SLOTS
+    from qwen_model.prefill import batch_tokens
 
     return Engine(
         model,
         load_tokenizer(prepared.checkpoint),
-        # one pass of this size is as fast per token as larger ones on a CPU, and packed rows waste little attention
-        batch_tokens=512 if prepared.settings.device == "cpu" else 8192,
+        batch_tokens=batch_tokens(model.device),
         slots=SLOTS,
         runners=ranks().processors,
         seed=prepared.settings.seed,

@@ -17,6 +17,7 @@ from harness.backends import load_backend
 from harness.encoding import Encoding
 from harness.evaluation import Prepared
 from harness.long_context import laid_over
+from harness.loop import complete
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
 from qwen_model.prefill import PIECE, CausalLM, Continuation, Reader, readings, windows
@@ -120,7 +121,7 @@ def estimate(prepared: Prepared) -> tuple[list[str], list[list[str]]]:
         rows = []
         for task in prepared.tasks:
             counter = Counter(Encoding(load_tokenizer(prepared.checkpoint), model.train_length))
-            asyncio.run(counter.count(task, prepared.samples[task.name]))
+            complete(counter.count(task, prepared.samples[task.name]))
             computed, most = computed_tokens(reader, counter), counter.tokens.generated
             minutes = (computed / read_rate + most / write_rate) / 60
             bound = "at most" if most else "about"

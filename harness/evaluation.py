@@ -15,6 +15,7 @@ from harness import environment
 from harness.backends import open_backend
 from harness.data import Data
 from harness.judged import Judged, record_of
+from harness.loop import complete
 from harness.plan import drawn, entry, summary
 from harness.ranks import ranks
 from harness.records import FORMAT, Run, SampleRecord, spec_hash, write_atomic
@@ -296,7 +297,7 @@ def _judge(
 
     with open_backend(prepared) as opened:
         loaded = time.time()
-        asyncio.run(both(opened.backend))
+        complete(both(opened.backend))
     cache, tokens = opened.backend.cache, Counter(asdict(opened.backend.tokens))
     for their in others:
         tokens.update(their["tokens"])

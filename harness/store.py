@@ -72,7 +72,7 @@ def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> It
             if found:
                 raise RunError(f"{path}: holds another run, {found}; give another --out folder")
         with _database_errors(path):
-            database = sqlite3.connect(path / "samples.sqlite")
+            database = sqlite3.connect(path / "samples.sqlite", check_same_thread=False)  # one at a time all the same
             try:
                 database.execute("PRAGMA journal_mode=WAL")
                 columns = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.items())
