@@ -43,6 +43,7 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
             f" {recipe.length}: {fitted.cut} cut, {len(fitted.dropped)} left out"
         )
         if fitted.dropped and world.first:
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "left-out.txt").write_text("\n".join(fitted.dropped) + "\n", encoding="utf-8")
         return fitted.examples
 
