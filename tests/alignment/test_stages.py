@@ -111,7 +111,7 @@ def test_too_long_conversations_are_left_out_and_listed(base, data, tmp_path):
     long = tmp_path / "long.jsonl"
     row = {"instruction": "Say red", "input": "", "output": "red " * 300}
     long.write_text(Path(data["sft"]).read_text() + json.dumps(row) + "\n")
-    sft.run_sft(sft_recipe(base, data, data=[str(long)], steps=1), tmp_path / "out", World(), print)
+    sft.run_sft(sft_recipe(base, data | {"sft": str(long)}, steps=1), tmp_path / "out", World(), print)
     (line,) = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
     assert str(long) in line and "41" in line
 
