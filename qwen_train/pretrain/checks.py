@@ -29,14 +29,16 @@ def checks(recipe: Recipe, files: TokenFiles, module: NextToken, world: World, o
 
 
 def held_out(recipe: Recipe, files: TokenFiles, module: NextToken, world: World) -> dict[str, float]:
-    """Mean loss (nats) over the first sequences of the held-out documents, shared among the processes."""
+    """Mean loss (nats) over sequences spread evenly over the held-out documents, shared among the processes."""
     stream, training = files.open(VALIDATION), recipe.training
-    count = min(recipe.validation.sequences, (len(stream) - 1) // training.context)
+    there = (len(stream) - 1) // training.context
+    count = min(recipe.validation.sequences, there)
     mine = range(world.rank, count, world.size)
     total = seen = 0.0
     # every process goes through the model as often as any: sharded weights are gathered together
     for begin in range(0, -(-count // world.size), training.micro_batch):
-        chosen = [(stream, index * training.context) for index in mine[begin : begin + training.micro_batch]]
+        part = mine[begin : begin + training.micro_batch]
+        chosen = [(stream, index * there // count * training.context) for index in part]
         empty = not chosen
         micro = as_micro(
             chosen or [(stream, 0)], training.context, documents=not training.across_documents, device=world.device
