@@ -3,18 +3,21 @@
 #                for near copies against datasketch, into docs/performance.md, docs/sandbox-performance.md and
 #                docs/near-copies.md (about 20 minutes); bench-sandbox, bench-data: the latter two alone;
 #                bench-training: a training step's speed and memory against a transformers loop
+# make reproduce tests the report's claims on nano models that it trains, three of each, and writes the ledger and a page of all
+#                runs into RESULTS= (about two hours; goes on where it was). ONLY=table3 for some; DATA=FOLDER: data sets
 # make test      installs into .venv, lints, type-checks and tests (a few minutes); TESTS= also runs the slow ones
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 MODEL ?= qwen2.5-coder-0.5b-instruct
 TASKS ?= humaneval-chat,gsm8k-chat,mmlu
 LIMIT ?= 40
+RESULTS ?= reproduction
 TESTS ?= -m 'not slow'
 VENV ?= .venv
 LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX512=ON \
 	-DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
 BIN := $(VENV)/bin
 
-.PHONY: demo install check test bench bench-sandbox bench-data bench-training
+.PHONY: demo install check test bench bench-sandbox bench-data bench-training reproduce
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -53,6 +56,12 @@ bench-data: install
 
 bench-training: install
 	$(BIN)/python -m tests.bench.training_speed
+
+# sweeps keep runs of their own in runs/, which the page has as one sweep
+reproduce: install
+	$(BIN)/harness claims --run --results $(RESULTS) $(if $(ONLY),--only $(ONLY)) $(if $(DATA),--data-dir $(DATA))
+	find $(RESULTS) \( -name results.json -o -name cells.csv \) -not -path '$(RESULTS)/*/runs/*' -printf '%h\n' | sort \
+		| xargs -r $(BIN)/harness report --out $(RESULTS)/site
 
 test: check
 	$(BIN)/python -m pytest $(TESTS)

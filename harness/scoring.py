@@ -20,6 +20,7 @@ from harness.completions import assign, read_completions
 from harness.data import Data
 from harness.evaluation import Progress, isolation
 from harness.judged import Judged, record_of
+from harness.loop import complete
 from harness.plan import entry, summary
 from harness.records import FORMAT, Run, RunError, SampleRecord, spec_hash
 from harness.registry import task_class, task_names
@@ -198,7 +199,7 @@ def _execute(
             store.add(record_of(judged, position))
             progress.judged(judged.task.name)
 
-        asyncio.run(_judge_all(jobs, unsafe, done))
+        complete(_judge_all(jobs, unsafe, done))
         run = Run(folder)
         draws = {name: entry.get("draws", 1) for name, entry in spec["tasks"].items()}
         results = {"spec": spec, "tasks": {task.name: summary(run, task, draws[task.name]) for task in tasks}}

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from qwen_model.config import ModelError
+from qwen_model.tokenizer import Tokenizer
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "observation")
 DEFAULT_SYSTEM = "You are a helpful assistant."
 NEWLINE = "\n"
 
@@ -27,13 +28,18 @@ TEMPLATE = (
 """The same format as a chat template, for people to read: ids come from `encode_prompt`."""
 
 Messages = Sequence[tuple[str, str]]
-"""Pairs of (role, content)."""
+"""Pairs of (role, content).
+
+An `observation` is what a tool answered. As in the released ReAct format it stands inside the assistant's turn, between
+"\\nObservation: " and "\\nThought:", and what the assistant says next goes on behind it.
+"""
 
 Mask = Literal["report", "released"]
 """Which tokens carry loss.
 
 `report`: "system and user inputs masked": the assistant's contents and the `<|im_end|>` behind each, nothing else. The
 newline that joins two turns is put there by whoever renders the conversation, never written by the model: no target.
+Nor is a tool's answer, up to the "Thought:" behind it; "\\nObservation:", at which the model stops, is one.
 
 `released`: as finetune.py of the released code. The control tokens and the newline after `<|im_end|>` are targets in
 every turn, system and user ones too; the role and its newline in none; the content in the assistant's alone. That code
@@ -44,11 +50,35 @@ changes the conversation first: it drops a leading turn that is not the user's a
 class ChatTokenizer(Protocol):
     """What ChatML needs of a tokenizer: the ids of two control tokens, and `encode`, which reads none in a text."""
 
-    im_start: int
-    im_end: int
-
+    @property
+    def im_start(self) -> int: ...
+    @property
+    def im_end(self) -> int: ...
     def encode(self, text: str, /) -> list[int]:
         """Token ids of a text."""
+        ...
+
+
+class _Letters:
+    """A checkpoint's own tokenizer, as ChatML needs it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.encode = tokenizer.encode_letters
+        self.im_start, self.im_end = (_one(tokenizer, name) for name in ("<|im_start|>", "<|im_end|>"))
+
+
+def chat_tokenizer(tokenizer: Tokenizer) -> ChatTokenizer:
+    """What ChatML needs, of any tokenizer that has its control tokens; ModelError for one that has not."""
+    from qwen_model.qwen_tokenizer import QwenTokenizer
+
+    return tokenizer if isinstance(tokenizer, QwenTokenizer) else _Letters(tokenizer)
+
+
+def _one(tokenizer: Tokenizer, name: str) -> int:
+    ids = tokenizer.encode_rendered(name)
+    if len(ids) != 1:
+        raise ModelError(f"the tokenizer has no token {name}, which ChatML needs; add it as a special token")
+    return ids[0]
 
 
 @dataclass(frozen=True)
@@ -67,8 +97,9 @@ def encode_prompt(tokenizer: ChatTokenizer, messages: Messages, prefill: str = "
     """
     newline = tokenizer.encode(NEWLINE)
     ids: list[int] = []
-    for role, content in _with_system(messages):
-        ids += [token for part in _turn(tokenizer, role, content) for token in part] + newline
+    for role, pieces in _turns(messages):
+        ids += [tokenizer.im_start, *_role_line(tokenizer, role)]
+        ids += [*tokenizer.encode(_text(pieces)), tokenizer.im_end, *newline]
     return [*ids, tokenizer.im_start, *tokenizer.encode("assistant"), *newline, *tokenizer.encode(prefill)]
 
 
@@ -80,24 +111,24 @@ def encode_example(tokenizer: ChatTokenizer, messages: Messages, mask: Mask) -> 
     """
     if mask not in get_args(Mask):
         raise ValueError(f"mask: {mask!r} is not one of {', '.join(get_args(Mask))}")
-    if mask == "released":
+    released = mask == "released"
+    if released:
         if messages and messages[0][0] != "user":
             messages = messages[1:]
         messages = [("system", DEFAULT_SYSTEM), *messages]
     if not any(role == "assistant" for role, _ in messages):
         raise ModelError("a conversation without an assistant's turn has nothing to learn; add the answer")
     newline = tokenizer.encode(NEWLINE)
-    released = mask == "released"
     ids: list[int] = []
     is_target: list[bool] = []
-    for role, content in _with_system(messages):
+    for role, pieces in _turns(messages):
         answer = role == "assistant"
-        head, role_line, body, end = _turn(tokenizer, role, content)
+        contents = [(_text(pieces), answer)] if released else pieces
         for part, judged in (
-            (head, released),
-            (role_line, False),
-            (body, answer),
-            (end, answer or released),
+            ([tokenizer.im_start], released),
+            (_role_line(tokenizer, role), False),
+            *((tokenizer.encode(text), judged) for text, judged in contents),
+            ([tokenizer.im_end], answer or released),
             (newline, released),
         ):
             ids += part
@@ -106,13 +137,34 @@ def encode_example(tokenizer: ChatTokenizer, messages: Messages, mask: Mask) -> 
     return Example(ids[:last], is_target[:last])
 
 
-def _with_system(messages: Messages) -> Messages:
-    return messages if messages and messages[0][0] == "system" else [("system", DEFAULT_SYSTEM), *messages]
+Pieces = list[tuple[str, bool]]
+"""A turn's content in order, and whether the model wrote it."""
 
 
-def _turn(tokenizer: ChatTokenizer, role: str, content: str) -> tuple[list[int], list[int], list[int], list[int]]:
-    """<|im_start|>; the role and its newline; the content; <|im_end|>."""
-    if role not in ROLES:
-        raise ModelError(f"role {role!r} is not one of {', '.join(ROLES)}; rename it")
-    role_line = tokenizer.encode(role) + tokenizer.encode(NEWLINE)
-    return [tokenizer.im_start], role_line, tokenizer.encode(content), [tokenizer.im_end]
+def _turns(messages: Messages) -> list[tuple[str, Pieces]]:
+    """The turns of a conversation, the system's first; observations within the assistant's."""
+    turns: list[tuple[str, Pieces]] = []
+    if not messages or messages[0][0] != "system":
+        turns.append(("system", [(DEFAULT_SYSTEM, False)]))
+    before = ""
+    for role, content in messages:
+        if role not in ROLES:
+            raise ModelError(f"role {role!r} is not one of {', '.join(ROLES)}; rename it")
+        if role == "observation":
+            if before != "assistant":
+                raise ModelError("an observation does not stand behind an assistant's turn; put the call before it")
+            turns[-1][1].extend([("\nObservation:", True), (f" {content}\nThought:", False)])
+        elif before == "observation" and role == "assistant":
+            turns[-1][1].append((content, True))
+        else:
+            turns.append((role, [(content, role == "assistant")]))
+        before = role
+    return turns
+
+
+def _text(pieces: Pieces) -> str:
+    return "".join(text for text, _ in pieces)
+
+
+def _role_line(tokenizer: ChatTokenizer, role: str) -> list[int]:
+    return tokenizer.encode(role) + tokenizer.encode(NEWLINE)

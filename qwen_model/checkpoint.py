@@ -113,6 +113,8 @@ def load_model(
             decoder.lm_head.weight = decoder.model.embed_tokens.weight
         decoder.requires_grad_(False)
         decoder.checkpoint = checkpoint
+        if config.scalar_head and (checkpoint.folder / "tokenizer_config.json").is_file():
+            decoder.end_token = load_tokenizer(checkpoint).eos_ids[0]
         decoder.eval()
         # a folder of the user's own may have other weights by now
         if checkpoint.made_from is not None and torch.device(device).type == "cpu" and dtype != "float16":

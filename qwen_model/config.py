@@ -38,6 +38,8 @@ class ModelConfig:
     dropout: float = 0.0
     """On the embeddings and on what attention and MLP add, while training; the report's SFT uses 0.1 (section 3.1)."""
     initializer_range: float = 0.02
+    scalar_head: bool = False
+    """One number per token in place of logits: a reward or value model."""
     windows: Windows | None = None
     """The window that each layer was trained with, lowest first; None where all layers read everything."""
     long_context: LongContext = field(default_factory=LongContext)
@@ -67,5 +69,7 @@ class ModelConfig:
                 f"num_attention_heads: {self.num_attention_heads} heads cannot share"
                 f" {self.num_key_value_heads} key-value heads evenly"
             )
+        if self.scalar_head and self.tie_word_embeddings:
+            raise ValueError("scalar_head: a head of one number cannot be tied to the embeddings; untie them")
         if self.head_dim % 2:
             raise ValueError(f"head_dim: {self.head_dim} is odd; rotary positions turn pairs")

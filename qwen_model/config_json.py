@@ -1,7 +1,7 @@
 """config.json of the layouts that we read and write, to and from a `ModelConfig`.
 
 Two layouts name the same decoder's parts: "qwen", of the first Qwen's released code, and "qwen2", of transformers'
-Qwen2 and Llama.
+Qwen2 and Llama. "qwen2-scalar" is transformers' Qwen2 that classifies, with one label: a reward or value model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,14 @@ from typing import Any, Literal
 from qwen_model.config import ModelConfig, ModelError
 from qwen_model.long_context import NTK, LongContext, Windows
 
-Layout = Literal["qwen", "qwen2"]
-LAYOUTS: dict[str, Layout] = {"Qwen2ForCausalLM": "qwen2", "LlamaForCausalLM": "qwen2", "QWenLMHeadModel": "qwen"}
+Layout = Literal["qwen", "qwen2", "qwen2-scalar"]
+_SCALAR = "Qwen2ForSequenceClassification"
+LAYOUTS: dict[str, Layout] = {
+    "Qwen2ForCausalLM": "qwen2",
+    _SCALAR: "qwen2-scalar",
+    "LlamaForCausalLM": "qwen2",
+    "QWenLMHeadModel": "qwen",
+}
 """The layout of each architecture that we read."""
 
 _NAMES_OF_THE_FIRST_QWEN = {
@@ -131,7 +137,10 @@ def _read_qwen(fields: _Fields) -> ModelConfig:
 
 def _read_qwen2(fields: _Fields) -> ModelConfig:
     config = fields.config
-    qwen2 = config["architectures"][0] == "Qwen2ForCausalLM"
+    architecture = config["architectures"][0]
+    qwen2 = architecture != "LlamaForCausalLM"
+    # transformers writes no labels where there are two, its default
+    fields.refuse("a classifier of several labels", architecture == _SCALAR and len(config.get("id2label") or {}) != 1)
     rope, scaling = fields.group("rope_parameters"), fields.group("rope_scaling")
     kind = scaling.config.get("rope_type") or scaling.config.get("type") or rope.config.get("rope_type") or "default"
     parts = {fields.number("partial_rotary_factor", 1.0), rope.number("partial_rotary_factor", 1.0)}
@@ -159,7 +168,8 @@ def _read_qwen2(fields: _Fields) -> ModelConfig:
         rms_norm_eps=fields.number("rms_norm_eps"),
         qkv_bias=qwen2 or bias,
         output_bias=bias and not qwen2,
-        tie_word_embeddings=fields.flag("tie_word_embeddings", False),
+        tie_word_embeddings=fields.flag("tie_word_embeddings", False) and architecture != _SCALAR,
+        scalar_head=architecture == _SCALAR,
         dropout=fields.number("dropout", 0.0),
         initializer_range=fields.number("initializer_range", 0.02),
         windows=_read_windows(fields) if qwen2 else None,
@@ -196,8 +206,8 @@ def write_model_config(config: ModelConfig, layout: Layout, dtype: str) -> dict[
 
     Raises ModelError, naming the field, for what the layout cannot express.
     """
-    if layout not in ("qwen", "qwen2"):
-        raise ModelError(f"layout {layout!r} is not one of qwen, qwen2")
+    if layout not in ("qwen", "qwen2", "qwen2-scalar"):
+        raise ModelError(f"layout {layout!r} is not one of qwen, qwen2, qwen2-scalar")
     written = _write_qwen(config, dtype) if layout == "qwen" else _write_qwen2(config)
     return written | {"torch_dtype": dtype}
 
@@ -209,7 +219,7 @@ def _need(layout: str, config: ModelConfig, **wanted: object) -> None:
 
 
 def _write_qwen(c: ModelConfig, dtype: str) -> dict[str, Any]:
-    _need("qwen", c, qkv_bias=True, output_bias=False, tie_word_embeddings=False, windows=None)
+    _need("qwen", c, qkv_bias=True, output_bias=False, tie_word_embeddings=False, windows=None, scalar_head=False)
     _need("qwen", c, num_key_value_heads=c.num_attention_heads)
     if c.head_dim * c.num_attention_heads != c.hidden_size:
         raise ModelError(f"head_dim: the qwen layout cannot express {c.head_dim}, only hidden_size / heads")
@@ -253,7 +263,8 @@ def _write_qwen2(c: ModelConfig) -> dict[str, Any]:
     if len(widths) > 1:
         raise ModelError(f"windows: the qwen2 layout cannot express widths {sorted(widths)}, only one for all layers")
     return {
-        "architectures": ["Qwen2ForCausalLM"],
+        "architectures": [_SCALAR if c.scalar_head else "Qwen2ForCausalLM"],
+        **({"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if c.scalar_head else {}),
         "model_type": "qwen2",
         "vocab_size": c.vocab_size,
         "hidden_size": c.hidden_size,

@@ -160,6 +160,8 @@ class Decoder(nn.Module):
 
     checkpoint: Checkpoint
     """Where the weights came from; set by `load_model`."""
+    end_token: int | None = None
+    """With a scalar head: the token at which a text's reward is read; set by `load_model`."""
     compute_dtype: torch.dtype | None = None
     """What a pass computes in where that is not the weights' own: bfloat16 over float32 weights, while training."""
     recompute = False
@@ -169,7 +171,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, 1 if config.scalar_head else config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._frequencies = frequencies(config.head_dim, config.rope_theta)
@@ -250,7 +252,7 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """Logits (R, T, V) of token ids (R, T), in the model's dtype.
+        """Logits (R, T, V) of token ids (R, T), in the model's dtype; V is 1 with a scalar head.
 
         `attention_mask` (R, T) is 0 at padding, on either side. A `layout` says what a pass over packed or cached texts
         reads, in its place. `keep` are the indices along T whose logits are wanted, all by default.

@@ -43,12 +43,14 @@ _KEPT_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 def save_model(model: Decoder, folder: str | Path, layout: Layout = "qwen2") -> None:
     """Write config.json, the weights in their own type and, if the model came from a checkpoint, its tokenizer's files.
 
-    `layout` is "qwen", the first Qwen's, or "qwen2", which transformers loads. The folder appears whole or not at all
-    and must be new or empty. Memory holds no second copy of the weights.
+    `layout` is "qwen", the first Qwen's, or "qwen2", which transformers loads (with a scalar head as a classifier). The
+    folder appears whole or not at all and must be new or empty. Memory holds no second copy of the weights.
     Raises ModelError, one line, for a field of the model's config that the layout cannot express, for a folder with
     files in it, and for a disk that is full.
     """
     folder = Path(folder)
+    if model.config.scalar_head and layout == "qwen2":
+        layout = "qwen2-scalar"
     parameters = dict(model.named_parameters())
     config = write_model_config(model.config, layout, str(model.dtype).removeprefix("torch."))
     if any(parameter.is_meta for parameter in parameters.values()):

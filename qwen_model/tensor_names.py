@@ -33,6 +33,8 @@ def stored_tensors(names: Iterable[str], layout: Layout) -> dict[str, tuple[str,
 
     `names` are the decoder's parameters.
     """
+    if layout == "qwen2-scalar":
+        return {"score.weight" if name == "lm_head.weight" else name: (name,) for name in names}
     if layout == "qwen2":
         return {name: (name,) for name in names}
     held: dict[str, list[str]] = {}

@@ -117,10 +117,10 @@ class Tokenizer:
         rendered = self.render([(role, masked(content)) for role, content in messages], masked(prefill))
         ids: list[int] = []
         for piece in re.split(f"([{''.join(stand_ins)}])", rendered):
-            ids += self._encode_letters(stand_ins[piece]) if piece in stand_ins else self.encode_rendered(piece)
+            ids += self.encode_letters(stand_ins[piece]) if piece in stand_ins else self.encode_rendered(piece)
         return ids
 
-    def _encode_letters(self, text: str) -> list[int]:
+    def encode_letters(self, text: str) -> list[int]:
         """Ids of a text in which no control token is read."""
         self._tokenizer.encode_special_tokens = True
         try:

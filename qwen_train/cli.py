@@ -9,6 +9,7 @@ import typer
 from harness.records import RunError
 from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
+from qwen_train.alignment import cli as alignment_cli
 from qwen_train.data import cli as data_cli
 from qwen_train.errors import Stopped, TrainError
 from qwen_train.pretrain import cli as pretrain_cli
@@ -30,6 +31,7 @@ data_cli.register(app)
 tokenizer_cli.register(app)
 tokens_cli.register(app)
 pretrain_cli.register(app)
+alignment_cli.register(app)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Pairwise accuracy on human preferences in the form of hh-rlhf, by a language model's own likelihoods.
 
-The report's Table 4 measures reward models so; a language model without a reward head is measured here by how likely it
-finds the two answers. The Qwen sets, OpenAI's and SHP are not here.
+The report's Table 4 measures reward models so, and a folder with a reward head (`qwen-train reward`) is measured by
+its rewards; the accuracy per token then means nothing. A language model is measured by how likely it finds the two
+answers. The Qwen sets, OpenAI's and SHP are not here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def hh_source(name: str) -> Source:
 
 
 class Preference(Task):
-    """Right where the preferred answer is the likelier one, whole (`accuracy`) or per token."""
+    """Right where the preferred answer has the higher reward, or is the likelier one, whole or per token."""
 
     name: ClassVar[str] = "preference"
     version: ClassVar[int] = 1

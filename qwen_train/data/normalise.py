@@ -27,5 +27,6 @@ def normalise(text: str) -> str:
 
 def key(text: str) -> bytes:
     """Sixteen bytes that are equal for texts that differ only in case, width of characters or blanks."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    wide = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    plain = " ".join(wide.casefold().split())
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()

@@ -53,6 +53,7 @@ def summary(
             "characters": sum(source["characters"] for source in sources.values()),
         },
         "sources": {name: dict(found) for name, found in sorted(sources.items())},
+        "unknown_sources": sorted({*config.repeat, *config.code_sources} - sources.keys()),
         "languages": dict(_added(shards, "languages").most_common()),
         "lengths": dict(sorted(_added(shards, "lengths").items(), key=lambda pair: int(pair[0]))),
         "masked": dict(sorted(_added(shards, "masked").items())),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qwen_model.catalogue import obtain_vocabulary
-from qwen_model.chatml import Example, encode_example, encode_prompt
+from qwen_model.chatml import Example, chat_tokenizer, encode_example, encode_prompt
+from qwen_model.checkpoint import load_tokenizer
 from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
 from qwen_model.qwen_tokenizer import QwenTokenizer
@@ -117,3 +118,33 @@ def test_a_user_forges_no_turn(qwen: QwenTokenizer) -> None:
 def test_an_unknown_mask_is_named() -> None:
     with pytest.raises(ValueError, match="mask: 'nope' is not one of report, released"):
         encode_example(Letters(), [("user", "x"), ("assistant", "y")], "nope")
+
+
+REACT = [("system", "S"), ("user", "q"), ("assistant", "T"), ("observation", "42"), ("assistant", " F"), ("user", "k")]
+
+
+def test_a_tools_answer_stands_within_the_turn_and_is_no_target() -> None:
+    assert show(encode_example(Letters(), REACT, "report")) == (
+        "<system/S>/<user/q>/<assistant/T/Observation: 42/Thought: F>/<user/k>",
+        "                               ^^^^^^^^^^^^^^            ^^^         ",
+    )
+    # the released code knows no tools: what the assistant's turn holds is a target
+    tokens, marks = show(encode_example(Letters(), REACT, "released"))
+    start, end = tokens.index("T/Obs"), tokens.index("F>/") + 3
+    assert marks[start:end] == "^" * (end - start) and marks[start - 1] == " "
+    prompt = show(Example(encode_prompt(Letters(), REACT), [False] * 200))[0]
+    assert prompt == "<system/S>/<user/q>/<assistant/T/Observation: 42/Thought: F>/<user/k>/<assistant/"
+
+
+@pytest.mark.parametrize("talk", [[("observation", "x"), *TALK], [("user", "q"), ("observation", "x"), *TALK[2:]]])
+def test_an_observation_without_a_call(talk) -> None:
+    with pytest.raises(ModelError, match="put the call before it"):
+        encode_example(Letters(), talk, "report")
+
+
+def test_any_tokenizer_with_the_control_tokens(tiny) -> None:
+    tokenizer = load_tokenizer(tiny)
+    chat = chat_tokenizer(tokenizer)
+    assert (chat.im_start, chat.im_end) == (1, 2)
+    forged = chat.encode("a<|im_end|>")
+    assert 2 not in forged and tokenizer.decode(forged) == "a<|im_end|>"

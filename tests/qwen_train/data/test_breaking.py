@@ -247,5 +247,14 @@ def test_mistakes_in_the_settings(command: Command, content: str, said: str) -> 
     assert said in command("--config", str(settings), code=2)
 
 
+def test_a_source_that_is_not_there_is_said(command: Command) -> None:
+    good(command)
+    settings = command.corpus.with_name("data.yaml")
+    settings.write_text("repeat: {goods: 2}")
+    assert "no document of the source 'goods', which the settings name; there are good" in command(
+        "--config", str(settings)
+    )
+
+
 def test_help_answers_at_once_and_names_an_example(command: Command) -> None:
     assert "Example: qwen-train data" in " ".join(command("--help").split())

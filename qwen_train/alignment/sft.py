@@ -1,0 +1,162 @@
+"""Supervised fine-tuning: a base model learns to answer (report, section 3.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qwen_model.chatml import Example, chat_tokenizer
+from qwen_model.checkpoint import find_checkpoint
+from qwen_train.alignment.conversations import BadRow, Conversation, read_conversations
+from qwen_train.alignment.lora import adapt, merge, save_adapters
+from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, export, tokenizer_of
+from qwen_train.alignment.order import places_of
+from qwen_train.alignment.packing import Row, encode, pack, spread
+from qwen_train.alignment.settings import SFT, Stage
+from qwen_train.errors import TrainError
+from qwen_train.parallel import World, parallelize
+from qwen_train.trainer import Check, Micro, NextToken, Trainer, Update
+
+Say = Callable[[str], None]
+
+
+def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
+    """Train, and export the model that chats to `folder`/model; the same call goes on after any stop.
+
+    Raises TrainError or ModelError, one line each, and Stopped after a signal.
+    """
+    exported = folder / "model"
+    if finished(exported, recipe):
+        say(f"{exported}: trained already by this recipe")
+        return exported
+    model = begin_with(recipe.model, dropout=recipe.dropout)
+    tokenizer = chat_tokenizer(tokenizer_of(model))
+
+    def examples(paths: Sequence[str]) -> list[Example]:
+        fitted = encode(read_all(paths, folder, world, say), tokenizer, recipe.mask, recipe.length, recipe.too_long)
+        say(
+            f"{len(fitted.examples)} conversations of {sum(len(e.ids) for e in fitted.examples):,} tokens; longer than"
+            f" {recipe.length}: {fitted.cut} cut, {len(fitted.dropped)} left out"
+        )
+        if fitted.dropped and world.first:
+            (folder / "left-out.txt").write_text("\n".join(fitted.dropped) + "\n", encoding="utf-8")
+        return fitted.examples
+
+    learnt = examples(recipe.data)
+    held_out = examples(recipe.validation) if recipe.validation else []
+    if recipe.lora is not None:
+        if world.size > 1:
+            raise TrainError("lora: adapters are trained by one process; leave lora out, or torchrun")
+        adapt(model, recipe.lora, recipe.seed)
+    compute(model, recipe.dtype)
+    model.to(world.device)
+    asked = Copy(model, world)
+    checks = []
+    if held_out:
+        rows = pack(held_out, recipe.length, world.device)
+
+        def validate(step: int = 0) -> dict[str, float]:
+            return {"loss": loss_of(asked.follow(), rows)}
+
+        checks.append(Check("validation", recipe.validate_every, validate))
+    module = NextToken(model)
+    parallelize(module, blocks_of(model), world, recipe.dtype, compile=False)
+
+    def batches(step: int) -> list[Micro]:
+        places = places_of(step, batch=recipe.batch, size=len(learnt), seed=recipe.seed)
+        batch = [learnt[place] for place in places]
+        return [micro(row) for row in spread(pack(batch, recipe.length, world.device), batch, world)]
+
+    trainer = Trainer(
+        Update(module, recipe.optimiser, world),
+        batches,
+        folder,
+        steps=recipe.steps,
+        seed=recipe.seed,
+        identity=identity(recipe),
+        checkpoint_every=recipe.checkpoint_every,
+        keep=recipe.keep,
+        checks=checks,
+    )
+    trainer.fit()
+    if recipe.lora is not None:
+        save_adapters(model, folder / "adapters", recipe.lora)
+        merge(model)
+    leave(trainer, model, exported, recipe)
+    return exported
+
+
+def micro(row: Row) -> Micro:
+    """A packed row for `NextToken`."""
+    inputs = {"input_ids": row.ids, "targets": row.next_tokens, "segments": row.segments}
+    return Micro(inputs, len(row.targets), row.ids.numel())
+
+
+@torch.no_grad()
+def loss_of(model: Any, rows: Iterable[Row]) -> float:
+    """Mean loss over all targets of packed rows, in nats; the model is in evaluation mode after."""
+    module, total, count = NextToken(model.eval()), 0.0, 0
+    for row in rows:
+        total += float(module(**micro(row).inputs))
+        count += len(row.targets)
+    return total / count
+
+
+def read_all(paths: Sequence[str], folder: Path, world: World, say: Say) -> list[Conversation]:
+    """The conversations of all files; bad rows are named, and kept in `folder`/bad-rows.jsonl."""
+    found: list[Conversation] = []
+    bad: list[BadRow] = []
+    for path in paths:
+        good, wrong = read_conversations(Path(path))
+        found += good
+        bad += wrong
+    keep_bad(bad, folder, world, say)
+    return found
+
+
+def keep_bad(bad: Sequence[BadRow], folder: Path, world: World, say: Say) -> None:
+    """Say how many rows are bad, name the first three, and keep all of them beside the run."""
+    if not bad:
+        return
+    named = "; ".join(f"{row.where}: {row.problem}" for row in bad[:3])
+    say(f"{len(bad)} bad rows left out ({named}{', ...' if len(bad) > 3 else ''}); all in {folder / 'bad-rows.jsonl'}")
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "bad-rows.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in bad)
+
+
+def identity(recipe: Stage) -> dict[str, Any]:
+    """What makes a run this run: the recipe, and the weights that it begins with."""
+    return {"recipe": recipe.model_dump(mode="json"), "fingerprint": find_checkpoint(recipe.model).fingerprint}
+
+
+def finished(exported: Path, recipe: Stage) -> bool:
+    """Whether this very recipe was exported there. Raises TrainError where another one was."""
+    note = exported.parent / "recipe.json"
+    if not exported.exists():
+        return False
+    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+        raise TrainError(f"{exported}: the model of another recipe; name another folder by --out, or delete this one")
+    return True
+
+
+def leave(trainer: Trainer, model: Any, exported: Path, recipe: Stage) -> None:
+    """Export the trained model whole; every process must ask."""
+    world = trainer.world
+    if world.size > 1:
+        from qwen_model.decoder import Decoder
+
+        checkpoint, weights = model.checkpoint, trainer.weights()
+        model = Decoder(model.config)
+        model.checkpoint = checkpoint
+        state = {name.removeprefix("model.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+        model.load_state_dict(state, strict=not model.config.tie_word_embeddings)
+    if world.first:
+        (exported.parent / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+        export(model.cpu(), exported)
+    world.barrier()
