@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-import time
-from itertools import pairwise
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
-from harness import cli_compare
-from harness.cli_output import print_table as _print_table
-from harness.records import Run, RunError
+from harness import cli_ablate, cli_claims, cli_compare, cli_interop, cli_report, cli_run
+from harness.cli_options import (
+    DataDir,
+    Documents,
+    Filter,
+    Lengths,
+    Shots,
+    ShotsFile,
+    Stride,
+    filters_of,
+    known_tasks,
+    lengths_of,
+)
+from harness.cli_output import print_table
+from harness.ranks import ranks
+from harness.records import RunError
 from tasks.api import TaskError
 
-INTERRUPTED = 130
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")]
-Filter = Annotated[list[str] | None, typer.Option(help="FIELD=VALUE[,VALUE]: only such samples.")]
-Unsafe = Annotated[bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")]
-# what `tasks.api.Options` holds: one of these and one field there make an option of a task
-ShotsFile = Annotated[Path | None, typer.Option(help="A few-shot header of yours, for tasks that take one.")]
-Documents = Annotated[
-    Path | None, typer.Option(help="long-ppl: a folder of .txt files, or a .jsonl file with `text` per line.")
-]
-Lengths = Annotated[str | None, typer.Option(help="long-ppl: tokens of each document, such as 1024,8192.")]
-Stride = Annotated[
-    int | None, typer.Option(help="long-ppl: read whole documents in windows that move by so many tokens.")
-]
+INTERRUPTED, STOPPED = 130, 143
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,181 +39,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Evaluate Qwen-family language models by the Qwen report's own protocols.\n\n"
     "Example: harness run --task humaneval-chat,gsm8k-chat,mmlu --model qwen2.5-coder-0.5b-instruct --limit 40",
-    epilog="Exit codes: 0 done, 2 wrong input or a missing resource (one line says what to do), 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 wrong input or a missing resource (one line says what to do), 130 interrupted, "
+    "143 stopped (docs/command-line.md).",
 )
 
-
-@app.command(epilog="Example: harness run --task mmlu --model smollm2-135m-instruct --filter subject=astronomy,anatomy")
-def run(
-    task: Annotated[str, typer.Option(help="Tasks, separated by commas; `harness tasks` lists them.")],
-    model: Annotated[
-        str, typer.Option(help="A catalogue name (`harness models`), a checkpoint folder or a .gguf file.")
-    ],
-    limit: Annotated[
-        int | None, typer.Option(help="Judge this many samples of each task: a fixed random choice.")
-    ] = None,
-    filter: Filter = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder; default runs/MODEL-HASH. An unfinished run is continued.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="native (our decoder) or hf (transformers).")] = "native",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 1234,
-    samples: Annotated[int, typer.Option(help="Answers to each problem, for pass@k; needs --temperature.")] = 1,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sample at this temperature instead of the protocol's (greedy).")
-    ] = None,
-    top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this share.")] = None,
-    data_dir: DataDir = None,
-    shots_file: ShotsFile = None,
-    documents: Documents = None,
-    lengths: Lengths = None,
-    stride: Stride = None,
-    long_context: Annotated[
-        str | None,
-        typer.Option(help="dynamic_ntk=off|released|exact,logn=on|off,window=none|report|N (docs/long-context.md)."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many samples, tokens and minutes.")] = False,
-    unsafe_no_sandbox: Unsafe = False,
-) -> None:
-    """Run tasks on a model; write results, samples and a report. The same command again continues or shows the run."""
-    from harness.evaluation import Settings, execute, prepare
-    from harness.long_context import parse
-    from harness.progress import Bars
-
-    settings = Settings(
-        tasks=_names(task),
-        model=model,
-        limit=limit,
-        filters=_filters(filter or []),
-        backend=backend,
-        dtype=dtype,
-        device=device,
-        seed=seed,
-        draws=samples,
-        temperature=temperature,
-        top_p=top_p,
-        data_dir=data_dir,
-        shots_file=shots_file,
-        documents=documents,
-        lengths=_lengths(lengths),
-        stride=stride,
-        long_context=None if long_context is None else parse(long_context),
-        unsafe_no_sandbox=unsafe_no_sandbox,
-    )
-    marks = [time.monotonic()]
-    prepared = prepare(settings)
-    marks.append(time.monotonic())
-    if dry_run:
-        from harness.dry_run import estimate
-
-        _print_table(*estimate(prepared))
-        return
-    folder = out or prepared.default_folder
-    with Bars() as bars:
-        finished = execute(prepared, folder, bars)
-    marks.append(time.monotonic())
-    _report(finished)
-    marks.append(time.monotonic())
-    stages = zip(("prepare", "run", "report"), pairwise(marks), strict=True)
-    typer.echo("seconds: " + ", ".join(f"{name} {end - begin:.1f}" for name, (begin, end) in stages), err=True)
-
-
-def _names(asked: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in asked.split(",") if name.strip())
-
-
-def _filters(asked: list[str]) -> dict[str, tuple[str, ...]]:
-    """The values wanted of each field."""
-    filters: dict[str, tuple[str, ...]] = {}
-    for item in asked:
-        field, equals, values = item.partition("=")
-        if not (field and equals and values):
-            raise TaskError(f"--filter: {item!r} is not FIELD=VALUE[,VALUE], such as subject=astronomy")
-        filters[field] = tuple(values.split(","))
-    return filters
-
-
-def _lengths(asked: str | None) -> tuple[int, ...]:
-    parts = [] if asked is None else [part.strip() for part in asked.split(",")]
-    for part in parts:
-        if not (part.isascii() and part.isdigit()):
-            raise TaskError(f"--lengths: {part!r} is no number of tokens; give such as 1024,2048")
-    return tuple(map(int, parts))
-
-
-@app.command(epilog="Example: harness score runs/mine --out runs/mine-scored")
-def score(
-    run: Annotated[Path | None, typer.Argument(help="A run folder: its samples are judged anew.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="The task of --completions; for RUN, files of tasks that are not installed.")
-    ] = None,
-    completions: Annotated[
-        Path | None, typer.Option(help='A .jsonl file: {"id": ..., "text": ...} per line, several per id for pass@k.')
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Judge this many samples: a fixed random choice.")] = None,
-    filter: Filter = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Judge the samples that the file has; without it all must be there.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder, begun again each time; default RUN-scored, runs/FILE-TASK-HASH.")
-    ] = None,
-    data_dir: DataDir = None,
-    shots_file: ShotsFile = None,
-    documents: Documents = None,
-    lengths: Lengths = None,
-    stride: Stride = None,
-    unsafe_no_sandbox: Unsafe = False,
-) -> None:
-    """Judge a run anew, or a file of completions, without a model; write results, samples and a report."""
-    from harness.progress import Bars
-    from harness.scoring import Selection, score_completions, score_run
-    from tasks.api import Options
-
-    options = Options(shots_file=shots_file, documents=documents, lengths=_lengths(lengths), stride=stride)
-    with Bars() as bars:
-        if completions is None:
-            if run is None:
-                raise TaskError("score: nothing to judge; name a run folder, or --task T --completions FILE.jsonl")
-            if limit is not None or filter or partial:
-                raise TaskError("--limit, --filter, --partial: a run's samples are all judged; leave them out")
-            finished = score_run(
-                run,
-                tasks=_names(task or ""),
-                out=out,
-                options=options,
-                data_dir=data_dir,
-                unsafe=unsafe_no_sandbox,
-                progress=bars,
-            )
-        else:
-            if run is not None or task is None:
-                raise TaskError("--completions: wants --task T, and no run folder beside it")
-            finished = score_completions(
-                task,
-                completions,
-                Selection(limit=limit, filters=_filters(filter or []), partial=partial),
-                out=out,
-                options=options,
-                data_dir=data_dir,
-                unsafe=unsafe_no_sandbox,
-                progress=bars,
-            )
-    _report(finished)
+cli_run.register(app)
 
 
 @app.command(epilog="Example: harness tasks --dump mmlu --filter subject=astronomy | head -3")
 def tasks(
     describe: Annotated[
-        str | None, typer.Option(help="Show one task (or path/to/file.py:Class): protocol, data, measures, a prompt.")
+        str | None,
+        typer.Option(
+            help="Show one task (or path/to/file.py:Class): protocol, data, measures, a prompt.",
+            autocompletion=known_tasks,
+        ),
     ] = None,
-    dump: Annotated[str | None, typer.Option(help="Print a task's samples, a JSON object per line.")] = None,
+    dump: Annotated[
+        str | None,
+        typer.Option(help="Print a task's samples, a JSON object per line.", autocompletion=known_tasks),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="--dump: the samples that a run with this --limit judges.")] = None,
     filter: Filter = None,
     data_dir: DataDir = None,
     shots_file: ShotsFile = None,
+    shots: Shots = None,
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
@@ -227,13 +78,15 @@ def tasks(
     from harness.registry import task_class
     from tasks.api import Options
 
-    options = Options(shots_file=shots_file, documents=documents, lengths=_lengths(lengths), stride=stride)
+    options = Options(
+        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
+    )
     if describe is not None:
         lines = describing.describe(task_class(describe)(options), Data(data_dir))
         for label, text in lines:
             typer.echo(f"{label}:\n{text}" if "\n" in text else f"{label}: {text}")
     if dump is not None:
-        for row in describing.dump(task_class(dump)(options), Data(data_dir), _filters(filter or []), limit):
+        for row in describing.dump(task_class(dump)(options), Data(data_dir), filters_of(filter), limit):
             typer.echo(json.dumps(row, ensure_ascii=False))
 
 
@@ -249,7 +102,7 @@ def _list_tasks(as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=1))
     else:
-        _print_table(columns, rows)
+        print_table(columns, rows)
         typer.echo("lm-eval/NAME is any task of lm-evaluation-harness (docs/lm-eval.md); FILE.py:CLASS one of yours.")
 
 
@@ -268,22 +121,7 @@ def models() -> None:
         ]
         for name, entry in sorted(CATALOGUE.items())
     ]
-    _print_table(["model", "size", "licence", "state", "notes"], rows)
-
-
-@app.command(epilog="Example: harness report runs/qwen2.5-coder-0.5b-instruct-1a2b3c4d")
-def report(runs: Annotated[list[Path], typer.Argument(help="Run folders.")]) -> None:
-    """Write report.md and report.html of finished runs anew and print their tables.
-
-    Of runs of several models it also draws scores against model size: scaling-TASK.png and .svg in the first folder.
-    """
-    from reports.scaling import common_tasks, write_scaling
-
-    for path in runs:
-        _report(Run(path), fresh=True)
-    opened = [Run(path) for path in runs]
-    for task in common_tasks(opened):
-        typer.echo(f"plot: {write_scaling(opened, task, opened[0].path)[0]}")
+    print_table(["model", "size", "licence", "state", "notes"], rows)
 
 
 @app.command(
@@ -323,7 +161,9 @@ def tokenizer_report(
 def win_rate(
     answers: Annotated[Path, typer.Option(help="The tested model's: a run of the task win-rate, or a jsonl file.")],
     opponent: Annotated[str, typer.Option(help="The other model's: [NAME=]FILE.jsonl with `id` and `text`.")],
-    judge: Annotated[str | None, typer.Option(help="Model that judges each pair, in both orders.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Model that judges each pair, in both orders; or a reward model.")
+    ] = None,
     verdicts: Annotated[
         list[Path] | None, typer.Option(help="A table filled by people; once for each of several raters.")
     ] = None,
@@ -355,7 +195,12 @@ def win_rate(
     if judge:
         comparing.write_pairs(out, found)
         settings = Settings(
-            tasks=("win-rate-judge",), model=judge, backend=backend, dtype=dtype, device=device, data_dir=out
+            tasks=(comparing.judging_task(judge),),
+            model=judge,
+            backend=backend,
+            dtype=dtype,
+            device=device,
+            data_dir=out,
         )
         with Bars() as bars:
             run = execute(prepare(settings), out / "judge", bars)
@@ -367,7 +212,7 @@ def win_rate(
     comparing.write(out, facts, found, said)
     parts = {category: [part.value for part in entry.parts] for category, entry in by_category.items()}
     plots = write_win_plot({answers.stem: parts}, str(facts["opponent"]), out)
-    _print_table(["category", "n", "win %", "tie %", "loss %"], list(comparing.rows(by_category)), whole=5)
+    print_table(["category", "n", "win %", "tie %", "loss %"], list(comparing.rows(by_category)), whole=5)
     if len(said) < len(found):
         typer.echo(f"{len(found) - len(said)} of {len(found)} pairs have no verdict and are left out")
     typer.echo(f"plot: {plots[0]}")
@@ -378,33 +223,14 @@ def doctor() -> None:
     """Say which isolation, data sources, models and caches are in place here."""
     from harness.doctor import examine
 
-    _print_table(["what", "state", "detail"], examine())
+    print_table(["what", "state", "detail"], examine())
 
 
 cli_compare.register(app)
-
-
-def _report(finished: Run, *, fresh: bool = False) -> None:
-    from reports.page import write_report
-    from reports.render import summary_table
-
-    results, page = finished.path / "results.json", finished.path / "report.html"
-    if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
-        write_report(finished)
-    summary = summary_table(finished)
-    lines = summary.cells()
-    # the report files have the whole table
-    wide = {"The report's column", "Best other up to 14B"}
-    wide |= {
-        name
-        for i, name in enumerate(summary.header)
-        if name in ("Not extracted", "Timeouts %") and all(cells[i] in ("0", "0.0", "") for cells in lines)
-    }
-    shown = [i for i, name in enumerate(summary.header) if name not in wide]
-    _print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in lines], whole=5)
-    for number, note in enumerate(summary.footnotes, start=1):
-        typer.echo(f"{number}. {note}")
-    typer.echo(f"report: {page}")
+cli_ablate.register(app)
+cli_claims.register(app)
+cli_interop.register(app)
+cli_report.register(app)
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -417,13 +243,26 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 
 def main() -> None:
-    """Entry point: errors of the user's are one line and exit code 2, Ctrl-C is 130, neither shows a traceback."""
+    """Entry point: errors of the user's are one line and exit code 2, Ctrl-C is 130, SIGTERM 143; none shows a
+    traceback."""
+    stopped = threading.Event()
+
+    def stop_like_ctrl_c(_: int, frame: FrameType | None) -> None:
+        stopped.set()
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):  # ignored, as for jobs in the background
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGTERM, stop_like_ctrl_c)
     try:
         app()
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            _say("interrupted; what was finished is kept: the same command continues a run")
-        raise
+        if stop.code != INTERRUPTED:
+            raise
+        said = "stopped by SIGTERM" if stopped.is_set() else "interrupted"
+        _say(f"{said}; what was finished is kept: the same command continues a run")
+        sys.exit(STOPPED if stopped.is_set() else INTERRUPTED)
     except OSError as error:
         _say(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions")
         sys.exit(2)
@@ -433,4 +272,6 @@ def main() -> None:
 
 
 def _say(message: str) -> None:
+    if not ranks().speaks():
+        return
     print(f"harness: {message}", file=sys.stderr)

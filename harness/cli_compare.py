@@ -1,4 +1,4 @@
-"""Commands about finished runs and about test items: contamination, compare, export, import."""
+"""Commands about finished runs and about test items: contamination, compare."""
 
 from __future__ import annotations
 

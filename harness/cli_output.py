@@ -1,9 +1,13 @@
-"""Tables on the terminal."""
+"""Tables and reports on the terminal."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.records import Run
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 1) -> None:
@@ -19,3 +23,29 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: no markup is read in names and paths
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def print_report(finished: Run, *, fresh: bool = False) -> None:
+    """Write the run's report files where they are missing or older than its results, and print its table."""
+    import typer
+
+    from reports.page import write_report
+    from reports.render import summary_table
+
+    results, page = finished.path / "results.json", finished.path / "report.html"
+    if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
+        write_report(finished)
+    summary = summary_table(finished)
+    lines = summary.cells()
+    # the report files have the whole table
+    wide = {"The report's column", "Best other up to 14B"}
+    wide |= {
+        name
+        for i, name in enumerate(summary.header)
+        if name in ("Not extracted", "Timeouts %") and all(cells[i] in ("0", "0.0", "") for cells in lines)
+    }
+    shown = [i for i, name in enumerate(summary.header) if name not in wide]
+    print_table([summary.header[i] for i in shown], [[cells[i] for i in shown] for cells in lines], whole=5)
+    for number, note in enumerate(summary.footnotes, start=1):
+        typer.echo(f"{number}. {note}")
+    typer.echo(f"report: {page}")

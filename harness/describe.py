@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from harness.data import Data
@@ -28,9 +29,9 @@ def describe(task: Task, data: Data) -> list[tuple[str, str]]:
         lines.append(("takes", ", ".join("--" + name.replace("_", "-") for name in sorted(task.takes))))
     if task.report:
         lines.append(("the report's", f"{task.report.table.replace('_', ' ')}, {task.report.column}"))
-    for source in task.sources():
-        lines.append((f"data: {source.name}", "; ".join(_places(source))))
-        lines.append(("licence", source.licence))
+    for licence, sources in groupby(task.sources(), key=lambda source: source.licence):
+        lines.extend((f"data: {source.name}", "; ".join(_places(source))) for source in sources)
+        lines.append(("licence", licence))
     absent = [source.name for source in task.sources() if data.local(source) is None]
     if absent:
         return [

@@ -4,60 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
-import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import environment
+from harness.backends import open_backend
 from harness.data import Data
 from harness.judged import Judged, record_of
-from harness.long_context import laid_over
 from harness.plan import drawn, entry, summary
-from harness.records import FORMAT, Run, spec_hash
+from harness.ranks import ranks
+from harness.records import FORMAT, Run, SampleRecord, spec_hash, write_atomic
 from harness.registry import task_class
-from harness.selection import check_limit, select
-from harness.store import Store, open_store
+from harness.selection import select
+from harness.settings import Settings as Settings  # also for those who import it from here
+from harness.settings import check
+from harness.store import open_store
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
 from tasks.api import Options, Sample, Task, TaskError
 
 if TYPE_CHECKING:
-    from harness.engine import Engine
+    from harness.backend import Backend
     from qwen_model.decoder import Decoder
-    from qwen_model.long_context import LongContext
-    from qwen_model.prefill import CausalLM
-
-BACKENDS = ("native", "hf")
-DEVICES = ("cpu", "cuda")
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Options):
-    """Everything a run is asked for, with what a user may set of its tasks. `filters` maps a sample field to wanted
-    values; `limit` None is all samples."""
-
-    tasks: tuple[str, ...]
-    model: str | Decoder
-    """A catalogue name, GGUF file or folder; or a decoder from `load_model`, which is used as it is."""
-    limit: int | None = None
-    filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    backend: str = "native"
-    dtype: str = "float32"
-    device: str = "cpu"
-    seed: int = 1234
-    draws: int = 1
-    """Answers to each problem, for pass@k; more than one needs a temperature."""
-    temperature: float | None = None
-    """For tasks that generate; None: the task's own, which is greedy in the report's protocols."""
-    top_p: float | None = None
-    data_dir: Path | None = None
-    long_context: LongContext | None = None
-    """Laid over the model for the run; None leaves the model as it is."""
-    unsafe_no_sandbox: bool = False
+    from qwen_model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +48,25 @@ class Prepared:
     @property
     def default_folder(self) -> Path:
         """runs/MODEL-HASH: the same command finds its own folder again."""
-        return Path("runs") / f"{self.checkpoint.name}-{spec_hash(self.spec)[:8]}"
+        name = self.checkpoint.name.replace("/", "--")  # as servers' names have it
+        return Path("runs") / f"{name}-{spec_hash(self.spec)[:8]}"
 
 
 def prepare(settings: Settings) -> Prepared:
     """Find tasks, model and data. Raises TaskError, ModelError or DownloadError, each with one line for the user."""
-    _check(settings)
+    with ranks().one_first():
+        return _prepare(settings)
+
+
+def _prepare(settings: Settings) -> Prepared:
+    check(settings)
     options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
-    if isinstance(settings.model, str):
+    if isinstance(settings.model, str) and settings.backend == "openai":
+        from harness.openai_backend import served
+
+        checkpoint = served(settings.model, settings.base_url, settings.tokenizer)
+    elif isinstance(settings.model, str):
         checkpoint = find_checkpoint(settings.model)
     else:
         checkpoint = settings.model.checkpoint
@@ -97,9 +79,13 @@ def prepare(settings: Settings) -> Prepared:
     entries: dict[str, Any] = {}
     left_out: list[str] = []
 
-    tokenizer = functools.cache(lambda: load_tokenizer(checkpoint))
+    def count(text: str) -> int:
+        if settings.backend == "openai" and settings.tokenizer is None:
+            raise TaskError("--backend openai: this task counts tokens; give --tokenizer with the model's folder")
+        return _tokens(checkpoint.folder, text)
+
     for task in tasks:
-        everything, unfit = task.fit(task.samples(data), lambda text: len(tokenizer().encode(text)))
+        everything, unfit = task.fit(task.samples(data), count)
         left_out.extend(f"{task.name}: {line}" for line in unfit)
         chosen = select(task.name, everything, settings.filters, settings.limit)
         samples[task.name] = tuple(drawn(chosen, settings.draws))
@@ -110,6 +96,10 @@ def prepare(settings: Settings) -> Prepared:
             **({"draws": settings.draws} if settings.draws > 1 else {}),
             **({"left_out": unfit} if unfit else {}),
         }
+    if settings.backend == "openai":
+        from harness.openai_backend import check_tasks
+
+        check_tasks(tasks, samples, tokenizer=settings.tokenizer is not None)
     spec = {
         "format": FORMAT,
         "engine": environment.version(),
@@ -118,9 +108,7 @@ def prepare(settings: Settings) -> Prepared:
             "fingerprint": checkpoint.fingerprint,
             "quantisation": checkpoint.quantisation,
             "backend": settings.backend,
-            "dtype": settings.dtype,
-            "device": settings.device,
-            **_extension(settings),
+            **_numerics(settings, checkpoint),
         },
         "tasks": entries,
         "seed": settings.seed,
@@ -135,6 +123,28 @@ def prepare(settings: Settings) -> Prepared:
         origins=origins,
         left_out=tuple(left_out),
     )
+
+
+def _numerics(settings: Settings, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the spec says of how the model is computed."""
+    if settings.backend == "openai":
+        from harness.openai_backend import tokenizer_digest
+
+        tokens = None if settings.tokenizer is None else tokenizer_digest(checkpoint.folder)
+        return {"base_url": settings.base_url, "tokenizer": tokens}
+    device = "cuda" if settings.backend == "vllm" else settings.device
+    return {"dtype": settings.dtype, "device": device, **_extension(settings)}
+
+
+@functools.lru_cache(maxsize=10_000)  # the runs of a sweep count the same long texts
+def _tokens(folder: Path, text: str) -> int:
+    """Tokens of a text by a checkpoint's tokenizer."""
+    return len(_tokenizer(folder).encode(text))
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(folder: Path) -> Tokenizer:
+    return load_tokenizer(folder)
 
 
 def _extension(settings: Settings) -> dict[str, Any]:
@@ -162,33 +172,51 @@ class Progress:
         """One more sample has its verdict."""
 
 
-def execute(prepared: Prepared, folder: Path, progress: Progress) -> Run:
-    """Judge what is not judged yet in this folder, then write the results.
+def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str | None = None) -> Run:
+    """Judge what is not judged yet in this folder, then write the results; `asked` is kept as the folder's run.yaml.
 
     Raises RunError for a folder of another run, SandboxUnavailable where code must run and nothing isolates it.
     """
+    if not ranks().first:
+        return _help(prepared, folder)
     with open_store(folder, prepared.spec) as store:
         progress.stage(f"run folder: {folder}")
+        if asked is not None:
+            write_atomic(folder / "run.yaml", asked)
         for line in prepared.left_out:
             progress.stage(line)
-        jobs: list[tuple[Task, Sample]] = []
-        places: dict[tuple[str, str], int] = {}
+        left: list[list[tuple[str, str]]] = []
         for task in prepared.tasks:
             done = store.done(task.name)
             samples = prepared.samples[task.name]
             progress.begin(task.name, len(done), len(samples))
-            places.update({(task.name, sample.id): place for place, sample in enumerate(samples)})
-            jobs.extend((task, sample) for sample in samples if sample.id not in done)
-        if not jobs and (folder / "results.json").is_file():
+            left.append([(task.name, sample.id) for sample in samples if sample.id not in done])
+        own = ranks().hand_out(prepared.spec, left)
+        if not any(left) and (folder / "results.json").is_file():
+            ranks().finish()
             return Run(folder)
-        facts = _judge(prepared, jobs, places, store, progress) if jobs else {}
+
+        def add(record: SampleRecord) -> None:
+            store.add(record)
+            progress.judged(record.task)
+
+        facts = _judge(prepared, own, add, progress) if any(left) else {}
         run = Run(folder)
         results = {
             "spec": prepared.spec,
             "tasks": {task.name: summary(run, task, prepared.settings.draws) for task in prepared.tasks},
         }
         store.finish(results, environment.describe() | {"data_origins": dict(prepared.origins)} | facts)
+        ranks().finish()
     return run
+
+
+def _help(prepared: Prepared, folder: Path) -> Run:
+    """What a rank other than the first does: judge its share, and send what comes of it."""
+    share = ranks().take(prepared.spec)
+    facts = _judge(prepared, share, ranks().send, Progress()) if share else {"tokens": {}, "judged": 0}
+    ranks().end({name: facts[name] for name in ("tokens", "judged")})
+    return Run(folder)
 
 
 def _redecode(task: Task, settings: Settings) -> None:
@@ -236,52 +264,50 @@ def evaluate(
     return execute(prepared, prepared.default_folder if out is None else Path(out), Progress())
 
 
-def load_backend(prepared: Prepared) -> CausalLM:
-    """The model on the chosen backend, its threads set."""
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    settings = prepared.settings
-    if not isinstance(settings.model, str):
-        return settings.model
-    if settings.backend == "hf":
-        from harness.hf import HFModel
-
-        return HFModel(prepared.checkpoint.folder, settings.dtype, settings.device)
-    from qwen_model import load_model
-
-    return load_model(prepared.checkpoint, settings.dtype, settings.device)
-
-
 def _judge(
-    prepared: Prepared,
-    jobs: Sequence[tuple[Task, Sample]],
-    places: Mapping[tuple[str, str], int],
-    store: Store,
-    progress: Progress,
+    prepared: Prepared, share: Sequence[tuple[str, str]], add: Callable[[SampleRecord], None], progress: Progress
 ) -> dict[str, Any]:
-    """Judge the jobs into the store; returns what environment.json says of it."""
-    from qwen_model import kernels
-
+    """Judge a share of the samples, (task, id), and on the first rank add what the others judge; returns what
+    environment.json says of it."""
     settings = prepared.settings
+    tasks = {task.name: task for task in prepared.tasks}
+    places = {
+        (name, sample.id): (place, sample)
+        for name, samples in prepared.samples.items()
+        for place, sample in enumerate(samples)
+    }
+    jobs = [(tasks[name], places[name, id_][1]) for name, id_ in share]
+    others: list[Mapping[str, Any]] = []
     sandbox = isolation(prepared.tasks, settings.unsafe_no_sandbox, progress)
     started = time.time()
-    progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
-    model = load_backend(prepared)
-    loaded = time.time()
+    if isinstance(settings.model, str):
+        progress.stage(f"loading {prepared.checkpoint.name} ({settings.backend}, {settings.dtype})")
 
     def done(judged: Judged) -> None:
-        store.add(record_of(judged, places[judged.task.name, judged.sample.id]))
-        progress.judged(judged.task.name)
+        add(record_of(judged, places[judged.task.name, judged.sample.id][0]))
 
-    with laid_over(model, settings.long_context):
-        engine = new_engine(prepared, model)
-        asyncio.run(engine.run(jobs, done))
+    async def receive() -> None:
+        if ranks().first:
+            async for record in ranks().receive(others):
+                add(record)
+
+    async def both(backend: Backend) -> None:
+        await asyncio.gather(backend.run(jobs, done), receive())
+
+    with open_backend(prepared) as opened:
+        loaded = time.time()
+        asyncio.run(both(opened.backend))
+    cache, tokens = opened.backend.cache, Counter(asdict(opened.backend.tokens))
+    for their in others:
+        tokens.update(their["tokens"])
     return {
         "sandbox": sandbox,
-        "decoding": kernels.describe(),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "tokens": asdict(engine.tokens),
+        **opened.facts,
+        **({} if cache is None else {"replies_from_cache": cache.hits}),
+        **({"ranks": ranks().size} if ranks().size > 1 else {}),
+        "tokens": dict(tokens),
+        "judged": len(jobs) + sum(their["judged"] for their in others),
+        "peak_mb": None if opened.backend.peak is None else round(opened.backend.peak / 1e6),
         "seconds_by_stage": {"load": round(loaded - started, 2), "judge": round(time.time() - loaded, 2)},
     }
 
@@ -296,49 +322,3 @@ def isolation(tasks: Sequence[Task], unsafe: bool, progress: Progress) -> dict[s
     facts = {"tier": found.tier, "detail": found.detail} if found else {"tier": "none", "detail": "--unsafe-no-sandbox"}
     progress.stage(f"sandbox: {facts['tier']} ({facts['detail']})")
     return facts
-
-
-def new_engine(prepared: Prepared, model: CausalLM) -> Engine:
-    """The engine of a loaded model."""
-    from harness.engine import Engine
-    from qwen_model.generation import SLOTS
-
-    return Engine(
-        model,
-        load_tokenizer(prepared.checkpoint),
-        # one pass of this size is as fast per token as larger ones on a CPU, and packed rows waste little attention
-        batch_tokens=512 if prepared.settings.device == "cpu" else 8192,
-        slots=SLOTS,
-        runners=len(os.sched_getaffinity(0)),
-        seed=prepared.settings.seed,
-        unsafe=prepared.settings.unsafe_no_sandbox,
-    )
-
-
-def _check(settings: Settings) -> None:
-    for name, value, known in (
-        ("backend", settings.backend, BACKENDS),
-        ("dtype", settings.dtype, DTYPES),
-        ("device", settings.device, DEVICES),
-    ):
-        if value not in known:
-            raise TaskError(f"--{name}: {value!r} is not one of {', '.join(known)}")
-    if settings.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise TaskError("--device: cuda is not to be had here; leave the option out to use the processor")
-    check_limit(settings.limit)
-    if settings.draws < 1:
-        raise TaskError(f"--samples: {settings.draws} is no number of answers; give 1 or more")
-    if settings.temperature is not None and not 0 <= settings.temperature < math.inf:
-        raise TaskError(f"--temperature: {settings.temperature} is not 0 or more")
-    if settings.top_p is not None and not 0 < settings.top_p <= 1:
-        raise TaskError(f"--top-p: {settings.top_p} is not above 0 and at most 1")
-    if not settings.tasks:
-        raise TaskError("--task: no task named; `harness tasks` lists them")
-    if settings.long_context is not None and settings.backend != "native":
-        raise TaskError(f"--long-context: the {settings.backend} backend has none; use --backend native")
-    twice = {name for name in settings.tasks if settings.tasks.count(name) > 1}
-    if twice:
-        raise TaskError(f"--task: {twice.pop()} is named twice")

@@ -18,29 +18,34 @@ EXAMPLE = "dynamic_ntk=exact,logn=on,window=report"
 
 def parse(text: str) -> LongContext:
     """Settings of `KEY=VALUE,...`; keys left out are off. Raises TaskError that names the key."""
-    found: dict[str, Any] = {}
+    found: dict[str, str] = {}
     for item in text.split(","):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals or key not in VALUES:
             raise TaskError(f"--long-context: {item!r} is not KEY=VALUE with {', '.join(VALUES)}, such as {EXAMPLE}")
         if key in found:
             raise TaskError(f"--long-context: {key} is named twice; name it once")
-        found[key] = VALUES[key](key, value)
+        found[key] = value
+    return from_words(found, "--long-context")
+
+
+def from_words(words: Mapping[str, str], option: str) -> LongContext:
+    """Settings of keys of VALUES; those left out are off. Raises TaskError that names the option and the key."""
     try:
-        return LongContext(**found)
+        return LongContext(**{key: VALUES[key](key, value) for key, value in words.items()})
     except ValueError as error:
-        raise TaskError(f"--long-context: {error}") from error
+        raise TaskError(f"{option}: {error}") from error
 
 
 def _switch(key: str, value: str) -> bool:
     if value not in ("on", "off"):
-        raise TaskError(f"--long-context: {key} is {value!r}; give on or off")
+        raise ValueError(f"{key} is {value!r}; give on or off")
     return value == "on"
 
 
 def _number(key: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise TaskError(f"--long-context: {key} is {value!r}; give a number of tokens")
+        raise ValueError(f"{key} is {value!r}; give a number of tokens")
     return int(value)
 
 
@@ -49,10 +54,12 @@ def _window(key: str, value: str) -> WindowSchedule | None:
         return None
     if value == "report":
         return WindowSchedule.report()
+    if value == "reversed":
+        return WindowSchedule.reversed()
     if value == "maintainers":
         return WindowSchedule.maintainers()
     if not value.isdigit():
-        raise TaskError(f"--long-context: window is {value!r}; give none, report, maintainers or a number of tokens")
+        raise ValueError(f"window is {value!r}; give none, report, reversed, maintainers or a number of tokens")
     return WindowSchedule(bands=((1, _number(key, value)),))
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.comparison import Difference, Flip, Pair, RunComparison, TaskComparison, paired
-from harness.records import Run, RunError, SampleRecord, canonical
+from harness.records import Run, RunError, SampleRecord, canonical, run_names
 from harness.summary import DRAW_MARK, UNCOUNTED
 from tasks.api import OUTCOME_METRICS
 
 SAID = ("version", "protocol", "shots", "metric", "decoding", "draws", "data", "prompts")
 """Fields of a task's spec whose difference is said."""
+DIGESTS = ("data", "prompts")
+"""Those that are known only of runs that this program made, and not of imported ones."""
 
 
 @dataclass
@@ -61,12 +63,6 @@ def compare(first: Run, second: Run) -> RunComparison:
         if (alone := [task for task in its if task not in taken])
     ]
     return RunComparison(first=names[0], second=names[1], tasks=tuple(tasks), notes=tuple(left))
-
-
-def run_names(runs: Sequence[Run]) -> list[str]:
-    """The folders' names, or their paths where two names are the same."""
-    names = [run.path.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def _tasks(run: Run) -> list[str]:
@@ -133,7 +129,7 @@ def _items(run: Run, task: str, spec: Mapping[str, Any]) -> dict[str, _Item]:
     found: dict[str, _Item] = {}
     metric, draws = spec["metric"], spec.get("draws", 1)
     for record in run.records(task):
-        value = _value(record, metric)
+        value = value_of(record, metric)
         if value is not None:
             id_ = record.id.rpartition(DRAW_MARK)[0] if draws > 1 else record.id
             item = found.setdefault(id_, _Item(record.group, record.gold))
@@ -142,8 +138,8 @@ def _items(run: Run, task: str, spec: Mapping[str, Any]) -> dict[str, _Item]:
     return found
 
 
-def _value(record: SampleRecord, metric: str) -> float | None:
-    """None where it could not be judged, or has no such score."""
+def value_of(record: SampleRecord, metric: str) -> float | None:
+    """A sample's number; None where it could not be judged, or has no such score."""
     if metric not in OUTCOME_METRICS:
         return record.scores.get(metric)
     return None if record.outcome == UNCOUNTED else float(record.correct)
@@ -165,7 +161,7 @@ def _notes(
         found.append(f"{task} of {names[0]} is compared with {other} of {names[1]}.")
     for name in SAID:
         one, two = spec.get(name), its.get(name)
-        if one != two:
+        if one != two and not (name in DIGESTS and None in (one, two)):
             found.append(f"{task}: {name} differs: {_short(one)} in {names[0]}, {_short(two)} in {names[1]}.")
     alone = [(name, len(items) - len(common)) for name, items in zip(names, (ours, theirs), strict=True)]
     if any(more for _, more in alone):

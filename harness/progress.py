@@ -6,8 +6,17 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 from harness.evaluation import Progress
 
@@ -15,20 +24,29 @@ _LINE_SECONDS = 30.0
 """Between two lines of a log."""
 
 
+class _Rate(ProgressColumn):
+    """Samples a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
 class Bars(Progress):
     """Use as a context manager around `execute`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        """`quiet`: as where there is no terminal."""
         console = Console(stderr=True)
         self._bars = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _Rate(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
         self._ids: dict[str, int] = {}
         self._counts: dict[str, list[int]] = {}
@@ -60,7 +78,8 @@ class Bars(Progress):
             self._last = now
             new = sum(done - before for done, _, before in self._counts.values())
             left = sum(total - done for done, total, _ in self._counts.values())
+            rate = new / max(now - self._start, 1e-3)
             # texts written side by side all end late: the first few say nothing of the rate
-            guess = f", about {left / new * (now - self._start):.0f} s left" if 10 * new > left else ""
+            guess = f", about {left / rate:.0f} s left" if 0 < left < 10 * new else ""
             state = ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in self._counts.items())
-            print(f"{state}; {now - self._start:.0f} s{guess}", file=sys.stderr, flush=True)
+            print(f"{state}; {now - self._start:.0f} s, {rate:.1f} samples/s{guess}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,9 +180,12 @@ class Run:
             database.close()
 
     def samples(self, task: str) -> pandas.DataFrame:
-        """One row per judged sample, as a pandas frame with the fields of SampleRecord."""
+        """One row per judged sample, as a pandas frame with the fields of SampleRecord. Raises RunError for a task that
+        the run has not."""
         import pandas
 
+        if task not in self.spec["tasks"]:
+            raise RunError(f"{self.path}: no task {task!r}; its tasks are {', '.join(self.spec['tasks'])}")
         return pandas.DataFrame([asdict(record) for record in self.records(task)])
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -196,6 +199,12 @@ class Run:
         except ValueError as error:
             raise RunError(f"{path}: not JSON ({error}); delete it and run the same command again") from error
         return value
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """The folders' names, or their paths where two names are the same."""
+    names = [run.path.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
 def difference(old: Any, new: Any, path: str = "") -> str | None:

@@ -6,14 +6,25 @@ Lengths of one text at one step of dynamic NTK cost one reading: what a token is
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
+from harness import memory
+from qwen_model.memory import free_memory
 from qwen_model.prefill import CausalLM, Reader, windows
 from tasks.api import TaskError
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """Log-probabilities (nats) of a text's tokens, and what their reading took."""
+
+    logprobs: tuple[float, ...]
+    seconds: float
+    """Up to this length; a reading that answers several lengths counts in each."""
+    peak: int | None
+    """Bytes in use at most up to this length; None where that cannot be measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +32,7 @@ class _Asked:
     ids: Sequence[int]
     length: int
     stride: int | None
-    future: asyncio.Future[tuple[float, ...]]
+    future: asyncio.Future[Rolling]
 
     def windows(self) -> Iterator[tuple[int, int, int]]:
         if self.stride is None:
@@ -35,12 +46,13 @@ class Rolls:
     def __init__(self, model: CausalLM, reader: Reader) -> None:
         self._model, self._reader = model, reader
         self._waiting: list[_Asked] = []
+        self.peak = memory.Peak(model.device)
 
     @property
     def waiting(self) -> bool:
         return bool(self._waiting)
 
-    def ask(self, ids: Sequence[int], length: int, stride: int | None) -> asyncio.Future[tuple[float, ...]]:
+    def ask(self, ids: Sequence[int], length: int, stride: int | None) -> asyncio.Future[Rolling]:
         """Log-probabilities (nats) of all tokens but the first of the first `length`, or of all with a stride.
 
         Raises ValueError for a length below 2 and a stride outside 1 .. length - 1.
@@ -49,7 +61,7 @@ class Rolls:
             raise ValueError(f"length: {length} tokens have no token to judge; give 2 or more")
         if stride is not None and not 1 <= stride < length:
             raise ValueError(f"stride: {stride} is not from 1 to {length - 1}")
-        future: asyncio.Future[tuple[float, ...]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Rolling] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Asked(ids, min(length, len(ids)), stride, future))
         return future
 
@@ -72,18 +84,32 @@ class Rolls:
         self._waiting = [one for one in self._waiting if one not in together]
         longest = max(together, key=lambda one: one.length)
         self._check_memory(longest.length)
+        together.sort(key=lambda one: one.length)
+        stops = [one.length for one in together]
         found: list[float] = []
+        self.peak.lap()
+        begin, peak = time.monotonic(), 0
         for start, end, judged in longest.windows():
             ids = longest.ids if longest.stride is None else longest.ids[start:end]
-            pieces = self._reader.logprobs(ids, end - start, judged - start)
+            pieces = self._reader.logprobs(ids, end - start, judged - start, stops)
             while (piece := await asyncio.to_thread(_next, pieces)) is not None:
                 found.extend(piece)
+                while longest.stride is None and together and len(found) >= together[0].length - 1:
+                    peak = self._answer(together.pop(0), found, begin, peak)
         for one in together:
-            one.future.set_result(tuple(found if one.stride else found[: max(one.length - 1, 0)]))
+            peak = self._answer(one, found, begin, peak)
+
+    def _answer(self, one: _Asked, found: Sequence[float], begin: float, peak: int) -> int:
+        """Returns the peak up to here."""
+        lap = self.peak.lap()
+        logprobs = tuple(found if one.stride else found[: max(one.length - 1, 0)])
+        peak = max(peak, lap or 0)
+        one.future.set_result(Rolling(logprobs, time.monotonic() - begin, None if lap is None else peak))
+        return peak
 
     def _check_memory(self, length: int) -> None:
         needed = self._model.cache_shape.nbytes(1, length, self._model.dtype, rings=False)
-        free = _free_memory(self._model.device) + self._reader.stack.nbytes
+        free = free_memory(self._model.device) + self._reader.stack.nbytes
         if needed > free:
             raise TaskError(
                 f"--lengths: {length} tokens take {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "
@@ -93,13 +119,3 @@ class Rolls:
 
 def _next(pieces: Iterator[list[float]]) -> list[float] | None:
     return next(pieces, None)
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that may still be taken."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/meminfo: no MemAvailable")

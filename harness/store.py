@@ -6,7 +6,7 @@ import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,17 @@ class Store:
             self._database.execute(f"INSERT INTO samples VALUES ({marks})", tuple(row.values()))
 
     def finish(self, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Write `results.json` and `environment.json`: the run is whole."""
+        """Write `results.json` and `environment.json`: the run is whole, its samples in one file."""
+        # a reader of a WAL database leaves files beside it, and cannot read from a folder that it may not write to
+        with suppress(sqlite3.OperationalError):  # somebody is reading: the log stays
+            self._database.execute("PRAGMA journal_mode=DELETE")
         for name, value in (("environment.json", environment), ("results.json", results)):
             write_atomic(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
-def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> Iterator[Store]:
-    """Create the folder, or continue one of the same spec; with `anew`, begin again what `harness score` wrote there.
-
-    Raises RunError where it cannot be written, is in use by another process, holds another spec (naming the field), or
-    would be begun again but holds what a model gave.
-    """
+def locked(path: Path) -> Iterator[None]:
+    """Create the folder and hold it. Raises RunError where it cannot be written, or another process holds it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / "lock").open("w")
@@ -55,6 +54,17 @@ def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> It
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"{path}: another process is writing this run; wait for it or give another --out") from error
+        yield
+
+
+@contextmanager
+def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> Iterator[Store]:
+    """Create the folder, or continue one of the same spec; with `anew`, begin again what `harness score` wrote there.
+
+    Raises RunError where it cannot be written, is in use by another process, holds another spec (naming the field), or
+    would be begun again but holds what a model gave.
+    """
+    with locked(path):
         if anew:
             _clear(path)
         if (path / "spec.json").exists():

@@ -41,13 +41,14 @@ def summarise(
 ) -> dict[str, Any]:
     """{"n", "metrics": {name: estimate}, "outcomes"}, and "sets" and "groups" if there are any.
 
-    The metric comes first, then what `measures` names, each over the samples that have it; `measures`, `mean` and
-    `sets` as in `tasks.api.Task`. Where the metric is a mean over groups, the mean over all items follows it, its name
-    ending in MICRO. A share of one answer per problem has the interval of `accuracy` or `accuracy_by_group`, everything
-    else a bootstrap. With several `draws` a problem, ids end in DRAW_MARK and a number, n counts problems, "pass@1"
-    becomes pass@k, and any other number is first averaged over a problem's answers. Groups and sets are of the metric
-    (pass@1 of pass@k); a group's share has Wilson's interval, of all its answers. Samples that could not be judged here
-    count in "outcomes" only. Nothing in it depends on time or order. Raises ValueError where no sample counts.
+    The metric comes first, where any sample has it, then what `measures` names, each over the samples that have it;
+    `measures`, `mean` and `sets` as in `tasks.api.Task`. Where the metric is a mean over groups, the mean over all
+    items follows it, its name ending in MICRO. A share of one answer per problem has the interval of `accuracy` or
+    `accuracy_by_group`, everything else a bootstrap. With several `draws` a problem, ids end in DRAW_MARK and a number,
+    n counts problems, "pass@1" becomes pass@k, and any other number is first averaged over a problem's answers. Groups
+    and sets are of the metric (pass@1 of pass@k); a group's share has Wilson's interval, of all its answers. Samples
+    that could not be judged here count in "outcomes" only. Nothing in it depends on time or order. Raises ValueError
+    where no sample has any of them.
     """
     rows = sorted(_distinct(records), key=lambda record: record.id)
     judged = [row for row in rows if row.outcome != UNCOUNTED]
@@ -57,16 +58,18 @@ def summarise(
         units = _units([(row, float(row.correct)) for row in judged], draws)
     else:
         units = _units([(row, row.scores[metric]) for row in rows if metric in row.scores], draws)
-    metrics = {metric: _estimate(units, kind, mean, draws)}
-    if mean == "groups":
+    metrics = {metric: _estimate(units, kind, mean, draws)} if units else {}
+    if units and mean == "groups":
         metrics[metric + MICRO] = _estimate(units, kind, "items", draws)
-    if metric == "pass@1" and draws > 1:
+    if units and metric == "pass@1" and draws > 1:
         most = min(len(unit.values) for unit in units)
         metrics |= {f"pass@{k}": _estimate(units, kind, mean, draws, k) for k in LADDER[1:] if k <= most}
     for name, its in kinds.items():
         scored = [(row, row.scores[name]) for row in rows if name in row.scores]
         if name != metric and scored:
             metrics[name] = _estimate(_units(scored, draws), its, "items", draws)
+    if not metrics:
+        raise ValueError("no items: a number of nothing has no value")
     entry: dict[str, Any] = {
         "n": len(_units([(row, 0.0) for row in judged], draws)),
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},

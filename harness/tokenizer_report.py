@@ -78,6 +78,8 @@ class Row:
     """Tokens relative to the baseline's on the same text: lower is better."""
     gives_back: str
     """exact; nfc (the text, composed); lossy."""
+    by_document: tuple[int, ...]
+    """Tokens of each document."""
 
 
 def codecs(asked: Sequence[str]) -> list[Codec]:
@@ -178,7 +180,7 @@ def measure(texts: Sequence[Text], codecs: Sequence[Codec], baseline: str) -> li
             for codec in codecs:  # ours comes first: it refuses what tiktoken would die of
                 encoded = [codec.encode(document) for document in text.documents]
                 back = _gives_back(text.documents, [codec.decode(ids) for ids in encoded])
-                counts[codec.name] = (sum(map(len, encoded)), back)
+                counts[codec.name] = (tuple(map(len, encoded)), back)
                 if meter:
                     meter.finish_part(text.size)
             rows += [
@@ -186,10 +188,11 @@ def measure(texts: Sequence[Text], codecs: Sequence[Codec], baseline: str) -> li
                     text=text.label,
                     tokenizer=name,
                     bytes=text.size,
-                    tokens=tokens,
-                    bytes_per_token=text.size / tokens,
-                    ratio=tokens / counts[baseline][0],
+                    tokens=sum(tokens),
+                    bytes_per_token=text.size / sum(tokens),
+                    ratio=sum(tokens) / sum(counts[baseline][0]),
                     gives_back=back,
+                    by_document=tokens,
                 )
                 for name, (tokens, back) in counts.items()
             ]
@@ -231,16 +234,23 @@ def notes(texts: Sequence[Text], codecs: Sequence[Codec], baseline: str, rows: S
 
 
 def write(folder: Path, texts: Sequence[Text], codecs: Sequence[Codec], baseline: str, rows: Sequence[Row]) -> None:
-    """tokenizers.csv (one line per text and tokenizer) and tokenizers.json (the same, with what was measured)."""
+    """tokenizers.csv (one line per text and tokenizer), documents.csv (and document), tokenizers.json (the first, with
+    what was measured)."""
     folder.mkdir(parents=True, exist_ok=True)
+    plain = [{name: value for name, value in asdict(row).items() if name != "by_document"} for row in rows]
     with (folder / "tokenizers.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(rows[0])))
+        writer = csv.DictWriter(file, fieldnames=list(plain[0]))
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(plain)
+    with (folder / "documents.csv").open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(("text", "document", "tokenizer", "tokens"))
+        for row in rows:
+            lines.writerows((row.text, n, row.tokenizer, tokens) for n, tokens in enumerate(row.by_document, start=1))
     whole = {
         "baseline": baseline,
         "tokenizers": {codec.name: codec.what for codec in codecs},
         "texts": {text.label: text.source for text in texts},
-        "rows": [asdict(row) for row in rows],
+        "rows": plain,
     }
     (folder / "tokenizers.json").write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """What `harness win-rate` does: two models' answers side by side, a verdict on each pair, shares by category.
 
-Verdicts are a judge model's (an ordinary run of the task win-rate-judge) or people's, by a table that does not tell
+Verdicts are a judge model's (a run of win-rate-judge, or win-rate-reward) or people's, by a table that does not tell
 whose answer is whose.
 """
 
@@ -20,6 +20,8 @@ from harness.data import Data, read_rows
 from harness.records import Estimate, Run, write_atomic
 from harness.registry import task_class
 from harness.statistics import wilson
+from qwen_model.checkpoint import find_checkpoint, read_config
+from qwen_model.config_json import read_model_config
 from tasks.api import TaskError
 
 WIN, TIE, LOSS = VERDICTS = ("win", "tie", "loss")
@@ -111,15 +113,23 @@ def read_answers(path: Path) -> dict[str, str]:
 
 
 def write_pairs(folder: Path, found: Sequence[Pair]) -> None:
-    """win_rate/pairs.jsonl in a folder: what the task win-rate-judge reads."""
+    """win_rate/pairs.jsonl in a folder: what the judging tasks read."""
     path = folder / "win_rate" / "pairs.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "".join(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in found))
 
 
+def judging_task(judge: str) -> str:
+    """The task by which such a model judges: by its rewards if it has a reward head, else by what it writes."""
+    checkpoint = find_checkpoint(judge)
+    config = read_model_config(read_config(checkpoint.folder), str(checkpoint.folder / "config.json"))
+    return "win-rate-reward" if config.scalar_head else "win-rate-judge"
+
+
 def judged(run: Run) -> dict[str, str]:
     """The judge model's verdicts by id, without pairs on which none could be read."""
-    return {record.id: record.answer for record in run.records("win-rate-judge") if record.answer is not None}
+    (task,) = run.spec["tasks"]
+    return {record.id: record.answer for record in run.records(task) if record.answer is not None}
 
 
 def export_for_people(path: Path, found: Sequence[Pair]) -> None:

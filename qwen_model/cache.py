@@ -53,39 +53,42 @@ class _Store:
     def __init__(
         self, shape: CacheShape, rows: int, dtype: torch.dtype, device: torch.device, capacity: int | None
     ) -> None:
-        self.shape, self._rows = shape, rows
-        self._static = capacity
-        empty = torch.empty(rows, shape.heads, 0, shape.head_dim, dtype=dtype, device=device)
+        self.shape, self._most, self._static = shape, rows, capacity
+        empty = torch.empty(0, shape.heads, 0, shape.head_dim, dtype=dtype, device=device)
         self.keys = [empty] * len(shape.windows)
         self.values = list(self.keys)
-        self.capacity = 0
+        self.rows = self.capacity = 0
         if capacity is not None:
-            self._grow(capacity)
+            self._resize(rows, capacity)
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes; `CacheShape.nbytes(rows, capacity, ...)` predicts it."""
+        """Memory held, in bytes; `CacheShape.nbytes(rows, capacity, ...)` says it of these rows."""
         return sum(tensor.nbytes for tensors in (self.keys, self.values) for tensor in tensors)
 
-    def reserve(self, positions: int) -> None:
-        """Make room for rows of so many tokens. Raises ValueError where a static cache ends."""
-        if positions <= self.capacity:
+    def make_room(self, rows: int, positions: int) -> None:
+        """For so many rows of so many tokens. Raises ValueError where a static cache ends."""
+        if rows <= self.rows and positions <= self.capacity:
             return
-        if self._static is not None:
+        if self._static is not None and positions > self._static:
             raise ValueError(f"the cache was made for {self._static} tokens and {positions} are needed; make it longer")
-        self._grow(-(-positions // _GROWTH) * _GROWTH)
+        if rows > self.rows:  # by the half again, up to all
+            rows = min(self._most, max(rows, self.rows + self.rows // 2))
+        self._resize(max(rows, self.rows), max(-(-positions // _GROWTH) * _GROWTH, self.capacity))
 
-    def _grow(self, capacity: int) -> None:
+    def _resize(self, rows: int, capacity: int) -> None:
         for tensors in (self.keys, self.values):
             for layer, window in enumerate(self.shape.windows):
                 old = tensors[layer]
-                rows, heads, held, head_dim = old.shape
+                held, heads, length, head_dim = old.shape
                 wanted = min(capacity, window) if window and self.rings else capacity
-                if wanted > held:
+                # a layer may be larger already, where memory ran out in the middle of an earlier growth
+                size = max(rows, held), heads, max(wanted, length), head_dim
+                if size != old.shape:
                     # zeros, not empty: masked positions are still multiplied by 0, and 0 * NaN is NaN
-                    tensors[layer] = old.new_zeros(rows, heads, wanted, head_dim)
-                    tensors[layer][:, :, :held] = old
-        self.capacity = capacity
+                    tensors[layer] = old.new_zeros(size)
+                    tensors[layer][:held, :, :length] = old
+        self.rows, self.capacity = rows, capacity
 
 
 class StackCache(_Store):
@@ -113,7 +116,8 @@ class SlotCache(_Store):
     def __init__(
         self, shape: CacheShape, slots: int, dtype: torch.dtype, device: torch.device, capacity: int | None = None
     ) -> None:
-        """`slots` rows that grow together; with `capacity` they are allocated once, for so many tokens each."""
+        """At most `slots` rows, made when needed, that grow together; with `capacity` all are allocated once, for
+        so many tokens each."""
         super().__init__(shape, slots, dtype, device, capacity)
         self.slots = slots
         self.lengths: list[int] = []
@@ -135,9 +139,8 @@ class SlotCache(_Store):
             row = self.active
             if row == self.slots:
                 raise ValueError(f"all {self.slots} slots are taken; release a row first")
-            self.lengths.append(length)
-        self.lengths[row] = length
-        self.reserve(length + 1)
+        self.make_room(row + 1, length + 1)
+        self.lengths[row : row + 1] = [length]
         for layer, window in enumerate(self.shape.windows):
             for target, origin in ((self.keys[layer], stack.keys[layer]), (self.values[layer], stack.values[layer])):
                 if window is None or window >= length:
@@ -163,7 +166,7 @@ class SlotCache(_Store):
     def begin_step(self, steps: list[int]) -> SlotLayout:
         """Make room for one token per row, and say what it may read; `steps` are the rows' dynamic NTK steps."""
         device = self.keys[0].device
-        self.reserve(max(self.lengths) + 1)
+        self.make_room(self.active, max(self.lengths) + 1)
         self._index = torch.arange(self.active, device=device)
         ends = torch.tensor(self.lengths, device=device)
         self._layout = SlotLayout(ends, torch.tensor(steps, device=device), max(self.lengths) + 1)

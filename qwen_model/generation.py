@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qwen_model import kernels
 from qwen_model.config import ModelError
+from qwen_model.memory import OutOfMemory, free_memory
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.rows import Rows
 from qwen_model.sampling import Sampling, choose
@@ -31,6 +32,11 @@ class Request(Generic[Key]):
     max_tokens: int
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def most(self) -> int:
+        """Tokens of the whole text, if it gets as long as it may."""
+        return len(self.prompt) + self.max_tokens
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -70,8 +76,9 @@ class Generator(Generic[Key]):
 
     def __init__(self, model: CausalLM, tokenizer: Tokenizer, reader: Reader, slots: int = SLOTS) -> None:
         self.tokenizer, self.reader, self.slots = tokenizer, reader, slots
-        self._model = model
-        self._rows = Rows(model, reader, slots)
+        self._model, self._rows = model, Rows(model, reader, slots)
+        # the other half is for what passes compute with, and for the rest of the machine
+        self._memory = free_memory(model.device) // 2
         self._written: list[_Written[Key]] = []
         self._waiting: list[Request[Key]] = []
         self._plan: list[tuple[int, int]] = []
@@ -95,18 +102,45 @@ class Generator(Generic[Key]):
 
     @torch.inference_mode()
     def step(self) -> list[Generated[Key]]:
-        """Admit one pass of waiting prompts if there is room, else write a token for every row. Returns what ended."""
-        if self._plan and len(self._rows) < self.slots:
-            return self._admit()
-        self._append(self._written, self._rows.step([row.tokens[-1] for row in self._written]))
+        """Admit one pass of waiting prompts if there is room, else write a token for every row. Returns what ended.
+
+        Where memory runs out after all, every row begins anew among half as many, in passes of half as many tokens.
+        Raises OutOfMemory where one row and one token are too much.
+        """
+        try:
+            if batch := self._admissible():
+                return self._admit(batch)
+            self._append(self._written, self._rows.step([row.tokens[-1] for row in self._written]))
+        except OutOfMemory:
+            if self.slots == self.reader.batch_tokens == 1:
+                raise
+            self._begin_anew(max(1, self.slots // 2))
+            return []
         return self._collect()
 
-    def _admit(self) -> list[Generated[Key]]:
-        prompts = [request.prompt for request in self._waiting]
-        room = self.slots - len(self._rows)
-        count = self.reader.fits(prompts, self._plan[:room])
-        batch, self._plan = self._plan[:count], self._plan[count:]
-        members, logits = self._rows.enter(prompts, batch)
+    def _admissible(self) -> list[tuple[int, int]]:
+        """The next pass of waiting prompts, as far as there are slots, and memory for texts as long as they may get."""
+        batch = self._plan[: self.slots - len(self._rows)]
+        if not batch:
+            return []
+        batch = batch[: self.reader.fits([request.prompt for request in self._waiting], batch)]
+        longest = max((row.request.most for row in self._written), default=0)
+        for count, (index, _) in enumerate(batch):
+            longest = max(longest, self._waiting[index].most)
+            rows = len(self._rows) + count + 1
+            if rows > 1 and self._model.cache_shape.nbytes(rows, longest, self._model.dtype) > self._memory:
+                return batch[:count]
+        return batch
+
+    def _begin_anew(self, slots: int) -> None:
+        self.slots, self.reader.batch_tokens = slots, max(1, self.reader.batch_tokens // 2)
+        self._rows.clear(slots)
+        begun, self._written = [row.request for row in self._written], []
+        self.add(begun)
+
+    def _admit(self, batch: list[tuple[int, int]]) -> list[Generated[Key]]:
+        members, logits = self._rows.enter([request.prompt for request in self._waiting], batch)
+        self._plan = self._plan[len(batch) :]
         new: list[_Written[Key]] = []
         for member in members:
             request = self._waiting[member]

@@ -41,6 +41,11 @@ class WindowSchedule:
         return WindowSchedule(bands=((0.5, 1), (0.25, 4), (0.25, None)), relative=True)
 
     @staticmethod
+    def reversed() -> WindowSchedule:
+        """The widths of `report` upside down, long below and short above: to ask whether their order matters."""
+        return WindowSchedule(bands=WindowSchedule.report().bands[::-1], relative=True)
+
+    @staticmethod
     def maintainers() -> WindowSchedule:
         """The example of a maintainer (QwenLM/Qwen issue 422): four layers of 2,048, four of 4,096, then 8,192."""
         return WindowSchedule(bands=((4, 2048), (4, 4096), (1, 8192)))

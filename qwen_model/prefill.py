@@ -15,6 +15,7 @@ from torch import Tensor
 from qwen_model.cache import Cache, CacheShape, StackCache
 from qwen_model.layout import Layout, Packed, Plain
 from qwen_model.long_context import LongContext
+from qwen_model.memory import OutOfMemory, out_of_memory
 from qwen_model.prefixes import plan
 
 
@@ -56,7 +57,8 @@ class Reader:
     """Runs sequences through the model in a planned order, keeping the keys of the current shared prefix."""
 
     def __init__(self, model: CausalLM, batch_tokens: int) -> None:
-        """`batch_tokens` bounds the new tokens of one pass (a longer single sequence still goes through whole)."""
+        """`batch_tokens` bounds the new tokens of one pass; a longer sequence goes through in several, up to the first
+        position whose logits are wanted."""
         self.model, self.batch_tokens = model, batch_tokens
         self._path: list[int] = []
         self._start_over(step=0)
@@ -77,11 +79,21 @@ class Reader:
     def passes(
         self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
     ) -> Iterator[Reading]:
-        """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending."""
+        """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending.
+
+        Where memory runs out, passes of half as many tokens go on. Raises OutOfMemory where those of one token do.
+        """
         at = 0
         while at < len(ordered):
             count = self.fits(sequences, ordered[at:])
-            yield self.read(sequences, ordered[at : at + count], wanted)
+            try:
+                reading = self.read(sequences, ordered[at : at + count], wanted)
+            except OutOfMemory:
+                if self.batch_tokens == 1:
+                    raise
+                self.batch_tokens //= 2
+                continue
+            yield reading
             at += count
 
     def fits(self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]]) -> int:
@@ -103,9 +115,21 @@ class Reader:
     def read(
         self, sequences: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
     ) -> Reading:
-        """One pass over sequences with the same shared prefix."""
+        """One pass over sequences with the same shared prefix. Raises OutOfMemory and then holds nothing."""
+        try:
+            with out_of_memory():
+                return self._read(sequences, batch, wanted)
+        except OutOfMemory:
+            self._start_over(step=0)  # with what was half read
+            raise
+
+    def _read(
+        self, sequences: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
+    ) -> Reading:
         members = [index for index, _ in batch]
         shared = batch[0][1]
+        if len(members) == 1 and len(sequences[members[0]]) - shared > self.batch_tokens:
+            shared = max(shared, wanted[members[0]][0])
         self._hold(list(sequences[members[0]][:shared]), self.model.ntk_step(len(sequences[members[0]])))
         spans: list[tuple[int, int]] = []
         keep: list[int] = []
@@ -119,22 +143,26 @@ class Reader:
         logits = self._forward(tokens, [(a - shared, b - shared) for a, b in spans], keep)
         return Reading(members, shared, spans, logits)
 
-    def logprobs(self, sequence: Sequence[int], length: int, first: int = 1) -> Iterator[list[float]]:
+    def logprobs(
+        self, sequence: Sequence[int], length: int, first: int = 1, stops: Sequence[int] = ()
+    ) -> Iterator[list[float]]:
         """Log-probabilities (nats) of a text's tokens `first` to `length` - 1 (counted from 0), piece by piece.
 
         They are those of one pass over the first `length` tokens. The pieces are the sequence's own, whatever part is
-        asked for: a number does not hang on `length`, to the last bit, except by dynamic NTK's step.
+        asked for: a number does not hang on `length`, to the last bit, except by dynamic NTK's step. `stops` are
+        lengths at which somebody looks at the memory in use: room is made from one to the next.
         """
-        self._hold([], self.model.ntk_step(length))
-        self.stack.reserve(min(len(sequence), -(-(length - 1) // PIECE) * PIECE))
+        self._start_over(self.model.ntk_step(length))
+        ends = sorted(min(len(sequence), -(-(stop - 1) // PIECE) * PIECE) for stop in {*stops, length})
         for start in range(0, length - 1, PIECE):
+            self.stack.make_room(1, next(end for end in ends if end > start))
             piece = list(sequence[start : start + PIECE])
             following = sequence[start + 1 : start + 1 + PIECE]
             low, high = max(first - 1 - start, 0), length - 1 - start
-            yield self._piece(piece, following if low < len(following) else ())[low:high]
+            yield self.read_on(piece, following if low < len(following) else ())[low:high]
 
     @torch.inference_mode()
-    def _piece(self, tokens: list[int], following: Sequence[int]) -> list[float]:
+    def read_on(self, tokens: list[int], following: Sequence[int]) -> list[float]:
         """Read on behind the stack; the log-probabilities of what follows each token, as far as it is given."""
         logits = self._forward(tokens, [(0, len(tokens))], list(range(len(following))))
         self.stack.length += len(tokens)
@@ -157,8 +185,8 @@ class Reader:
         while kept < min(len(prefix), len(self._path)) and prefix[kept] == self._path[kept]:
             kept += 1
         self.stack.length = kept
-        missing = prefix[kept:]
-        if missing:
+        for start in range(kept, len(prefix), self.batch_tokens):
+            missing = prefix[start : start + self.batch_tokens]
             self._forward(missing, [(0, len(missing))], [])
             self.stack.length += len(missing)
         self._path = prefix
@@ -167,7 +195,7 @@ class Reader:
         device, held, new = self.model.device, self.stack.length, len(tokens)
         steps = torch.tensor([[self._under[1]]], device=device)
         layout = Plain(new, past=held, steps=steps) if len(spans) == 1 else Packed(held, spans, steps)
-        self.stack.reserve(held + new)
+        self.stack.make_room(1, held + new)
         self.tokens += new
         logits = self.model(
             torch.tensor([tokens], device=device),
@@ -197,6 +225,14 @@ class Scored:
     greedy: bool
 
 
+def readings(items: Sequence[Continuation]) -> tuple[dict[tuple[int, ...], list[int]], list[int]]:
+    """The distinct sequences that have to be read, with the items that each answers, and its first wanted position."""
+    users: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(items):
+        users.setdefault(item.context + item.tokens[:-1], []).append(index)
+    return users, [min(len(items[index].context) for index in its) - 1 for its in users.values()]
+
+
 def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[int, Scored]]]:
     """Each continuation's score with its index, pass by pass.
 
@@ -206,11 +242,8 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
     if end is not None:
         yield from _rewards(reader, items, end)
         return
-    users: dict[tuple[int, ...], list[int]] = {}
-    for index, item in enumerate(items):
-        users.setdefault(item.context + item.tokens[:-1], []).append(index)
+    users, first = readings(items)
     sequences = list(users)
-    first = [min(len(items[i].context) for i in users[sequence]) - 1 for sequence in sequences]
     wanted = [list(range(start, len(sequence))) for start, sequence in zip(first, sequences, strict=True)]
     for packed in reader.passes(sequences, reader.plan(sequences, first), wanted):
         logprobs, likeliest = packed.logits.log_softmax(-1), packed.logits.argmax(-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qwen_model.cache import SlotCache
+from qwen_model.memory import out_of_memory
 from qwen_model.prefill import CausalLM, Reader
 
 
@@ -21,10 +22,11 @@ class Rows:
 
     def __init__(self, model: CausalLM, reader: Reader, slots: int) -> None:
         self.model, self.reader = model, reader
-        self.cache = SlotCache(model.cache_shape, slots, model.dtype, model.device)
-        self.texts: list[list[int]] = []
+        self.texts: list[list[int]]
         """All tokens of each row, prompt and written."""
-        self._steps: list[int] = []
+        self._steps: list[int]
+        self.cache: SlotCache
+        self.clear(slots)
         self._settings = model.settings
 
     def __len__(self) -> int:
@@ -35,10 +37,13 @@ class Rows:
         """Read the prompts that `batch` names (as `Reader.read` does) into new rows, the last ones.
 
         Returns their indices among `prompts` and the logits (n, V) of their next tokens, float32. Raises ValueError if
-        other rows were begun under other long-context settings.
+        other rows were begun under other long-context settings, OutOfMemory where the rows find no room; then none
+        has entered.
         """
         self._check_settings()
         read = self.reader.read(prompts, batch, [[len(prompt) - 1] for prompt in prompts])
+        with out_of_memory():
+            self.cache.make_room(len(self) + len(batch), max(len(prompts[member]) for member in read.members) + 1)
         for member, (start, end) in zip(read.members, read.spans, strict=True):
             self.cache.admit(self.reader.stack, read.prefix, start, end)
             self.texts.append(list(prompts[member]))
@@ -47,13 +52,17 @@ class Rows:
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Append a token to each row; returns the logits (rows, V) of what comes next, in the model's dtype."""
+        """Append a token to each row; returns the logits (rows, V) of what comes next, in the model's dtype.
+
+        Raises OutOfMemory; the rows are of no use then: `clear` them.
+        """
         self._check_settings()
         for text, token in zip(self.texts, tokens, strict=True):
             text.append(token)
-        layout = self.cache.begin_step(self._steps)
-        written = torch.tensor(tokens, device=self.model.device)[:, None]
-        logits = self.model(written, layout=layout, cache=self.cache)[:, 0]
+        with out_of_memory():
+            layout = self.cache.begin_step(self._steps)
+            written = torch.tensor(tokens, device=self.model.device)[:, None]
+            logits = self.model(written, layout=layout, cache=self.cache)[:, 0]
         self.cache.end_step()
         if self.model.settings.dynamic_ntk == "exact":
             for row, text in enumerate(self.texts):
@@ -70,13 +79,18 @@ class Rows:
         self._steps.pop()
         return last
 
+    def clear(self, slots: int) -> None:
+        """Leave all rows and their memory; there are `slots` from now on."""
+        self.texts, self._steps = [], []
+        self.cache = SlotCache(self.model.cache_shape, slots, self.model.dtype, self.model.device)
+
     def _check_settings(self) -> None:
         if self.model.settings == self._settings:
             return
         if self.texts:
             raise ValueError("texts were begun under other long-context settings than those in force; end them first")
         self._settings = self.model.settings
-        self.cache = SlotCache(self.model.cache_shape, self.cache.slots, self.model.dtype, self.model.device)
+        self.clear(self.cache.slots)
 
     def _read_anew(self, row: int) -> Tensor:
         text = self.texts[row]

@@ -74,8 +74,10 @@ class HarnessTasks(Section):
     tasks: tuple[str, ...] = Field(min_length=1)
     every: int = Field(ge=1)
     limit: int | None = Field(default=None, ge=1)
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of `harness.evaluate`, such as data_dir."""
+    data_dir: Path | None = None
+    documents: Path | None = None
+    """For long-ppl, as the harness takes it, with its `lengths`."""
+    lengths: tuple[int, ...] = ()
 
 
 class Recipe(Section):
@@ -101,6 +103,12 @@ class Recipe(Section):
             if name != "preset" and name not in fields:
                 raise ValueError(f"no field {name!r}{_nearest(name, list(fields))}")
         return model
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the numbers: all but how often something is measured or kept."""
+        beside: dict[str, Any] = {"training": {"checkpoint_every", "keep", "keep_every"}}
+        return self.model_dump(mode="json", exclude=beside | dict.fromkeys(("validation", "harness"), True))
 
     def model_config_of(self, vocabulary: int) -> ModelConfig:
         """The model's sizes; where the recipe has no vocab_size of its own, the vocabulary in whole 128s.

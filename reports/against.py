@@ -64,6 +64,9 @@ def against(run: Run, table: str, model: str) -> tuple[list[Against], list[str]]
         if theirs is None:
             left.append(f"{name}: the report has no number of {model} in {cell['column']}.")
             continue
+        if spec["metric"] not in result.metrics:
+            left.append(f"{name}: no item of this run has {spec['metric']}.")
+            continue
         ours = result.metrics[spec["metric"]]
         values = (100 * ours.value, 100 * ours.low, 100 * ours.high)
         found.append(Against(name, ours.n, *values, theirs, cell["column"]))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.comparison import Difference, Flip, RunComparison, TaskComparison
+from harness.comparison import Difference, RunComparison, TaskComparison
 from harness.records import write_atomic
+from reports.frames import differences, flips, parts
 from reports.page import new_environment
 from reports.page import table as markdown_table
 from reports.render import DECIMALS
@@ -20,8 +19,6 @@ SHOWN = 100
 """Flipped samples of a task that are shown on the page; flips.csv has all."""
 HEADER = ("Task", "n", "First", "Second", "Difference", "95 % interval", "p", "Gained", "Lost")
 FLIP_HEADER = ("Sample", "Group", "Change", "First's answer", "Second's answer", "Gold")
-COLUMNS = ("first", "second", "task", "part", "name", "metric", "kind", "n", "first_value", "second_value")
-MORE_COLUMNS = ("difference", "low", "high", "p", "gained", "lost")
 
 
 def heading(comparison: RunComparison) -> str:
@@ -37,13 +34,6 @@ def rows(comparison: RunComparison, *, groups: bool) -> list[tuple[str, ...]]:
         for part, name, difference in parts(task)
         if groups or part != "group"
     ]
-
-
-def parts(task: TaskComparison) -> Iterator[tuple[str, str, Difference]]:
-    """(task, set or group; its name; its difference)."""
-    yield "task", task.task if task.task == task.other else f"{task.task} / {task.other}", task.whole
-    yield from (("set", name, difference) for name, difference in task.sets.items())
-    yield from (("group", name, difference) for name, difference in task.groups.items())
 
 
 def cells(difference: Difference, kind: str) -> tuple[str, ...]:
@@ -74,23 +64,16 @@ def notes(comparison: RunComparison) -> list[str]:
 
 def flip_rows(task: TaskComparison, *, longest: int | None = None) -> list[tuple[str, ...]]:
     """(id, group, gained or lost, first answer, second answer, gold); longer texts are cut to `longest`."""
-    return [
-        tuple(
-            text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
-            for text in (
-                flip.id,
-                flip.group or "",
-                "gained" if flip.gained else "lost",
-                *(text if longest is None else " ".join(text.split()) for text in _answers(flip)),
-            )
-        )
-        for flip in task.flips
-    ]
+    alone = RunComparison(first="", second="", tasks=(task,), notes=())
+    rows = flips([alone])[["id", "group", "change", "first_answer", "second_answer", "gold"]].itertuples(index=False)
+    return [tuple(_cut(text, longest) if at > 2 else text for at, text in enumerate(row)) for row in rows]
 
 
-def _answers(flip: Flip) -> tuple[str, str, str]:
-    first, second = ("none" if answer is None else answer for answer in (flip.first, flip.second))
-    return first, second, flip.gold
+def _cut(text: str, longest: int | None) -> str:
+    if longest is None:
+        return text
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def as_markdown(comparisons: Sequence[RunComparison]) -> str:
@@ -105,18 +88,8 @@ def as_markdown(comparisons: Sequence[RunComparison]) -> str:
 
 def as_csv(comparisons: Sequence[RunComparison]) -> str:
     """A line per pair of runs and task, set or group; shares as fractions, unrounded."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow((*COLUMNS, *MORE_COLUMNS))
-    for comparison in comparisons:
-        for task in comparison.tasks:
-            for part, name, its in parts(task):
-                place = (comparison.first, comparison.second, task.task, part, name, task.metric, task.kind)
-                p = "" if its.p is None else its.p
-                writer.writerow(
-                    (*place, its.n, its.first, its.second, its.value, its.low, its.high, p, its.gained, its.lost)
-                )
-    return file.getvalue()
+    text: str = differences(comparisons).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def as_json(comparisons: Sequence[RunComparison]) -> str:
@@ -140,25 +113,24 @@ def write(folder: Path, comparisons: Sequence[RunComparison]) -> Path:
     write_atomic(folder / "compare.md", as_markdown(comparisons))
     write_atomic(folder / "compare.csv", as_csv(comparisons))
     write_atomic(folder / "compare.json", as_json(comparisons))
-    with (folder / "flips.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("first", "second", "task", "id", "group", "change", "first_answer", "second_answer", "gold"))
-        for comparison in comparisons:
-            for task in comparison.tasks:
-                writer.writerows((comparison.first, comparison.second, task.task, *row) for row in flip_rows(task))
+    text = flips(comparisons).to_csv(index=False, lineterminator="\n")
+    write_atomic(folder / "flips.csv", text.encode(errors="backslashreplace").decode())
     page = folder / "compare.html"
     pairs = [(comparison, notes(comparison)) for comparison in comparisons]
     template = new_environment().get_template("comparison.html.j2")
     write_atomic(
         page,
-        template.render(
-            comparisons=pairs,
-            columns=HEADER,
-            flip_columns=FLIP_HEADER,
-            parts=parts,
-            cells=cells,
-            flips=flip_rows,
-            shown=SHOWN,
-        ),
+        template.render(comparisons=pairs, compared=VIEW),
     )
     return page
+
+
+VIEW = {
+    "HEADER": HEADER,
+    "FLIP_HEADER": FLIP_HEADER,
+    "SHOWN": SHOWN,
+    "parts": parts,
+    "cells": cells,
+    "flip_rows": flip_rows,
+}
+"""What the template `compared.html.j2` shows a comparison with."""

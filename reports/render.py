@@ -15,8 +15,14 @@ from typing import Any
 from harness.records import MICRO, Estimate, Run
 from reports import paper
 
-OWN_MODELS = {"table_2": "Qwen", "table_5": "Qwen-Chat", "table_6": "Qwen-Chat", "table_9": "Qwen-Chat"}
-"""The report's own rows of each table."""
+OWN_MODELS = {
+    **{f"table_{number}": "Qwen" for number in (2, 13, 14, 15, 16, 17)},
+    **{f"table_{number}": "Qwen-Chat" for number in (5, 6, 7, 8, 9)},
+    "table_10": "Code-Qwen-Chat",
+    "table_11": "Code-Qwen-Chat",
+    "table_12": "Math-Qwen-Chat",
+}
+"""The report's own rows of each table that has scores of its models."""
 SIZES = ("1.8B", "7B", "14B")
 DECIMALS = {"share": 1, "mean": 3, "perplexity": 2}
 SMALL = 14.0
@@ -73,8 +79,8 @@ class Row:
     """Share of the answers that ran out of time, in per cent."""
     column: str | None
     """The report's column in print ("Table 5, GSM8K 0-shot"), None if the report has none for this protocol."""
-    qwen: tuple[paper.PaperRow, ...]
-    """The report's own models at SIZES; empty if there is no column."""
+    qwen: tuple[paper.PaperRow | None, ...]
+    """The report's own models at SIZES, None where it has none of a size; empty if there is no column."""
     other: paper.PaperRow | None
     """The best of the report's other models up to SMALL."""
     notes: tuple[int, ...]
@@ -131,32 +137,28 @@ def summary_table(run: Run) -> Summary:
 
 def _row(name: str, run: Run, footnotes: list[str]) -> Row:
     spec, model, result = run.spec.get("tasks", {}).get(name, {}), run.spec.get("model", {}), run.results[name]
-    metric = spec.get("metric") or next(iter(result.metrics))
+    first = next(iter(result.metrics))
+    metric = spec.get("metric") or first
     kinds = spec.get("measures", {})
     shown = {
         its: measure(its, kinds.get(its.removesuffix(MICRO), "share"), estimate)
         for its, estimate in result.metrics.items()
     }
-    cell = spec.get("report")
-    qwen: tuple[paper.PaperRow, ...] = ()
+    absent = metric not in shown
+    cell = None if absent else spec.get("report")
+    qwen: tuple[paper.PaperRow | None, ...] = ()
     other: paper.PaperRow | None = None
     column = None
-    notes = _limits(result.n, spec)
-    if spec.get("draws", 1) > 1:
-        answers = f"{spec['fewest_draws']} to " if spec.get("fewest_draws", spec["draws"]) < spec["draws"] else ""
-        notes.append(f"{answers}{spec['draws']} answers to each problem; the report has one greedy answer.")
-    if "scored" in run.spec:
-        kind = "a file of completions" if model.get("backend") == "completions" else "the replies of an earlier run"
-        notes.append(f"Judged from {kind}; no model was asked.")
-    if missing := result.outcomes.get("not_installed", 0):
-        notes.append(f"{missing:,} answers could not be judged here: a compiler or library is not installed.")
-    if cell is None:
+    notes = caveats(run, name)
+    if absent:
+        notes.append(f"No item of this run has the task's metric, {metric}: {first} stands in its place.")
+    elif cell is None:
         notes.append("The report has no number for this protocol.")
     else:
         try:
             qwen, other = _neighbours(cell["table"], cell["column"])
             column = f"{paper.label(cell['table'])}, {cell['column']}"
-            notes += _differences(cell["table"], cell["column"], spec, model)
+            notes += differences(cell["table"], cell["column"], spec, model)
             notes += paper.notes(cell["table"], cell["column"], {row.model for row in (*qwen, other) if row})
         except LookupError as error:  # a task of someone else's may name a column that is not there
             notes.append(f"{error.args[0][0].upper()}{error.args[0][1:]}.")
@@ -164,7 +166,7 @@ def _row(name: str, run: Run, footnotes: list[str]) -> Row:
     return Row(
         task=name,
         title=spec.get("title") or name,
-        score=shown.pop(metric),
+        score=shown.pop(first if absent else metric),
         more=tuple(shown.values()),
         n=result.n,
         items=spec.get("items"),
@@ -177,13 +179,29 @@ def _row(name: str, run: Run, footnotes: list[str]) -> Row:
     )
 
 
-def _neighbours(table: str, column: str) -> tuple[tuple[paper.PaperRow, ...], paper.PaperRow | None]:
+def _neighbours(table: str, column: str) -> tuple[tuple[paper.PaperRow | None, ...], paper.PaperRow | None]:
     """The report's own models by size, and the best other one that is no larger."""
-    rows = paper.rows(table, column)
-    own = {row.params: row for row in rows if row.model == OWN_MODELS[table]}
-    others = [row for row in rows if row.model != OWN_MODELS[table] and (row.billions or math.inf) <= SMALL]
+    rows, ours = paper.rows(table, column), OWN_MODELS.get(table)
+    own = {row.params: row for row in rows if row.model == ours}
+    others = [row for row in rows if row.model != ours and (row.billions or math.inf) <= SMALL]
     scored = [(row.value, row) for row in others if row.value is not None]
-    return tuple(own[size] for size in SIZES), max(scored, key=lambda pair: pair[0])[1] if scored else None
+    best = min if paper.column_of(table, column).better == "lower" else max
+    return tuple(own.get(size) for size in SIZES), best(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def caveats(run: Run, task: str) -> list[str]:
+    """What keeps a task's number from being the whole data set's, asked and answered as the report did."""
+    spec, model, result = run.spec.get("tasks", {}).get(task, {}), run.spec.get("model", {}), run.results[task]
+    notes = _limits(result.n, spec)
+    if spec.get("draws", 1) > 1:
+        answers = f"{spec['fewest_draws']} to " if spec.get("fewest_draws", spec["draws"]) < spec["draws"] else ""
+        notes.append(f"{answers}{spec['draws']} answers to each problem; the report has one greedy answer.")
+    if "scored" in run.spec:
+        kind = "a file of completions" if model.get("backend") == "completions" else "the replies of an earlier run"
+        notes.append(f"Judged from {kind}; no model was asked.")
+    if missing := result.outcomes.get("not_installed", 0):
+        notes.append(f"{missing:,} answers could not be judged here: a compiler or library is not installed.")
+    return notes
 
 
 def _limits(n: int, spec: Mapping[str, Any]) -> list[str]:
@@ -198,22 +216,22 @@ def _limits(n: int, spec: Mapping[str, Any]) -> list[str]:
     return [f"Only {of}{' (' + ', '.join(chosen) + ')' if chosen else ''}; the report used all."]
 
 
-def _differences(table: str, column: str, spec: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+def differences(table: str, column: str, spec: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
     """What else keeps our number and the report's from being the same measurement."""
     notes = []
     name = str(model.get("name", "unknown"))
     theirs = paper.column_of(table, column)
-    suffix = OWN_MODELS[table].removeprefix("Qwen")
-    if not re.fullmatch(rf"(.*/)?qwen-?(1[._]8b|7b|14b){suffix}", name, re.IGNORECASE):
+    kind = OWN_MODELS.get(table, "Qwen").removeprefix("Qwen")
+    if not re.fullmatch(rf"(.*/)?qwen-?(1[._]8b|7b|14b){kind}", name, re.IGNORECASE):
         notes.append(
-            f"Another model: this run is of {name}, the report's rows are of the first Qwen (Table 2, base) and "
-            "Qwen-Chat (the other tables)."
+            f"Another model: this run is of {name}, the report's rows are of the first Qwen (base in Tables 2, 3 and "
+            "13 to 17, Qwen-Chat and its relatives in the others)."
         )
     quantisation = model.get("quantisation")
     if quantisation and str(quantisation).lower() != "none":
         notes.append(f"Quantised weights ({quantisation}); the report names no quantisation for its rows.")
     ours = spec.get("shots"), spec.get("protocol")
-    if None not in ours and ours != (theirs.shots, theirs.protocol):
+    if None not in (*ours, theirs.shots, theirs.protocol) and ours != (theirs.shots, theirs.protocol):
         notes.append(
             f"Not the report's protocol: {ours[0]}-shot, {ours[1]} here, {theirs.shots}-shot, {theirs.protocol} in "
             f"{paper.label(table)}."

@@ -14,16 +14,9 @@ from typing import Any
 
 from harness.records import Estimate, Run, RunError
 from reports import paper
+from reports.cells import CELLS, Source
 
 OURS, THEIRS, GRID = "#1457b8", "#a8450b", "#dddddd"
-TABLES = {
-    "tool-use": {
-        "tool selection": ("table_6", "Tool Selection"),
-        "tool input": ("table_6", "Tool Input"),
-        "false positive error": ("table_6", "False Positive Error"),
-    }
-}
-"""Columns of the report that hold the same measure of the same items."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +107,8 @@ def _legend(axes: Any) -> tuple[Any, Any]:
 
 def _reported(task: str, measure: str) -> list[tuple[float, float]]:
     """(Thousands of millions of parameters, value) of the report's Qwen-Chat models, where it measured the same."""
-    cell = TABLES.get(task, {}).get(measure)
-    if cell is None:
-        return []
-    rows = [row for row in paper.rows(*cell) if row.model.startswith("Qwen")]
+    same = [column for column, sources in CELLS["table_6"].items() if Source(task, measure) in sources]
+    rows = [row for column in same for row in paper.rows("table_6", column) if row.model.startswith("Qwen")]
     return [(row.billions, row.value) for row in rows if row.billions is not None and row.value is not None]
 
 

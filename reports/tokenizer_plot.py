@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = ("#7b5ea7", "#4c9f9b", "#d9923b", "#b0485a", "#5b7fb5", "#8a8a8a", "#a3b04f", "#3d3d3d")
+HATCHES = (None, "////", "....", "xxxx", "----")
 GROUP = 0.82
 """Share of a text's place on the axis that its bars fill."""
 
 
-def write_plots(texts: Sequence[str], ratios: Mapping[str, Sequence[float]], baseline: str, folder: Path) -> list[Path]:
-    """tokenizers.png and tokenizers.svg in `folder`.
+def write_plots(
+    texts: Sequence[str],
+    ratios: Mapping[str, Sequence[float]],
+    baseline: str,
+    folder: Path,
+    name: str = "tokenizers",
+) -> list[Path]:
+    """NAME.png and NAME.svg in `folder`.
 
     `ratios` has a list per tokenizer, in the order of `texts`; the baseline's, all 1, becomes a line.
     """
@@ -20,8 +27,8 @@ def write_plots(texts: Sequence[str], ratios: Mapping[str, Sequence[float]], bas
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "tokenizers", "font.family": "sans-serif"}
-    paths = [folder / "tokenizers.png", folder / "tokenizers.svg"]
+    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     with matplotlib.rc_context(rc=style):
         bars = len(texts) * (len(ratios) - 1)
         figure = Figure(figsize=(max(6.0, 1.6 + 0.13 * bars + 0.15 * len(texts)), 4.2), layout="constrained")
@@ -37,7 +44,9 @@ def _draw(axes: Any, texts: Sequence[str], ratios: Mapping[str, Sequence[float]]
     width = GROUP / len(shown)
     for index, name in enumerate(shown):
         places = [place - GROUP / 2 + (index + 0.5) * width for place in range(len(texts))]
-        axes.bar(places, ratios[name], 0.9 * width, color=COLOURS[index % len(COLOURS)], label=name)
+        # beyond the colours' number they come again with another hatching
+        style = {"color": COLOURS[index % len(COLOURS)], "hatch": HATCHES[index // len(COLOURS) % len(HATCHES)]}
+        axes.bar(places, ratios[name], 0.9 * width, label=name, edgecolor="white", linewidth=0, **style)
     axes.axhline(1, color="#333333", linewidth=1, linestyle="--", label=f"{baseline} = 1")
     axes.set_xticks(range(len(texts)), texts, parse_math=False)
     axes.set_xlim(-0.6, len(texts) - 0.4)

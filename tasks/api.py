@@ -115,6 +115,10 @@ class Rolled:
     logprobs: tuple[float, ...]
     tokens: int
     """In the whole text, read or not."""
+    seconds: float | None = None
+    """What the reading took up to the last of these tokens; None where none took place."""
+    peak: int | None = None
+    """Bytes of memory in use at most by then; None where it is not known."""
 
 
 class Model(Protocol):
@@ -277,6 +281,8 @@ class Options:
     """Tokens of each document that are read; none: the task's own."""
     stride: int | None = None
     """Tokens by which windows of such a length move over a whole document."""
+    shots: int | None = None
+    """Solved examples in front of the question; None: the protocol's own number."""
 
 
 Kind = Literal["share", "mean", "perplexity"]
@@ -313,6 +319,8 @@ class Task(ABC):
     runs_code: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()
     """Names of the Options that the task reads."""
+    one_reading: ClassVar[bool] = False
+    """Of a task that takes lengths: a document's shorter lengths are parts of its longest, read along with it."""
 
     def __init__(self, options: Options = Options()) -> None:
         """Raises TaskError for an option that the task does not take."""
@@ -321,11 +329,21 @@ class Task(ABC):
                 flag = "--" + option.name.replace("_", "-")
                 raise TaskError(f"{flag}: task {self.name} takes none; leave the option out")
         self.options = options
+        if options.shots is not None:
+            if options.shots < 0:
+                raise TaskError(f"--shots: {options.shots} is no number of examples; give 0 or more")
+            # an attribute of this one task object: the class keeps the protocol's own
+            self.shots = options.shots  # type: ignore[misc]
 
     @classmethod
     def sources(cls) -> tuple[Source, ...]:
         """All data sets that the task reads."""
         return tuple(value for value in (getattr(cls, name) for name in dir(cls)) if isinstance(value, Source))
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether it asks for log-probabilities of given texts, which not every backend has."""
+        return self.decoding is None
 
     @abstractmethod
     def samples(self, load: Loader) -> list[Sample]:

@@ -40,6 +40,7 @@ class Choice(Task):
     shots: ClassVar[int] = 5
     metric: ClassVar[str] = "accuracy"
     measures: ClassVar[Mapping[str, Kind]] = {"log-likelihood": "share"}
+    takes: ClassVar[frozenset[str]] = frozenset({"shots"})
     shots_source: ClassVar[Source]
     categories: ClassVar[Mapping[str, tuple[str, ...]]]
     """The subjects by category: each is in one."""
@@ -80,7 +81,8 @@ class Choice(Task):
         return f"{self.question_mark}{fields['question']}{options}\n{self.answer_mark}"
 
     def prompt(self, sample: Sample) -> Prompt:
-        return self.headers[sample.fields["subject"]] + self.question(sample.fields)
+        subject = sample.fields["subject"]
+        return (self.headers[subject] if self.shots else self.header(subject)) + self.question(sample.fields)
 
     async def judge(self, sample: Sample, model: Model, sandbox: Sandbox) -> Verdict:
         # every letter is one token, so that all of them are read off the same logits: one spelling more costs nothing
@@ -127,6 +129,7 @@ class ChoiceChat(Choice):
     protocol = "chat"
     shots = 0
     measures: ClassVar[Mapping[str, Kind]] = {}
+    takes: ClassVar[frozenset[str]] = frozenset()
     decoding: ClassVar[Decoding | None] = Decoding(max_tokens=512)
     introduction: ClassVar[str] = ""
     """Before the question."""

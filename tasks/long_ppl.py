@@ -27,6 +27,7 @@ class LongPPL(Task):
     metric: ClassVar[str] = "perplexity"
     measures: ClassVar[dict[str, Kind]] = {"perplexity": "perplexity"}
     takes: ClassVar[frozenset[str]] = frozenset({"documents", "lengths", "stride"})
+    one_reading: ClassVar[bool] = True
 
     def samples(self, load: Loader) -> list[Sample]:
         self.lengths, self.stride = self.options.lengths or LENGTHS, self.options.stride
@@ -83,5 +84,7 @@ class LongPPL(Task):
                 "judged": len(losses),
                 "bin": BIN,
                 "losses": [round(math.fsum(values) / len(values), 6) for values in bins if values],
+                "seconds": None if read.seconds is None else round(read.seconds, 3),
+                "peak_mb": None if read.peak is None else round(read.peak / 1e6),
             },
         )

@@ -136,6 +136,31 @@ class WinRateJudge(Task):
         )
 
 
+class WinRateReward(WinRateJudge):
+    """A reward model judges: the answer with the higher reward wins."""
+
+    name: ClassVar[str] = "win-rate-reward"
+    version: ClassVar[int] = 1
+    title: ClassVar[str] = "Two answers compared, by a reward model"
+    decoding: ClassVar[Decoding | None] = None
+
+    def prompt(self, sample: Sample) -> Prompt:
+        return Chat((("user", str(sample.fields["prompt"])),))
+
+    async def judge(self, sample: Sample, model: Model, sandbox: Sandbox) -> Verdict:
+        names = ("answer", "opponent")
+        texts = [str(sample.fields[name]) for name in names]
+        rewards = dict(zip(names, await model.score(self.prompt(sample), texts), strict=True))
+        ours, theirs = rewards.values()
+        verdict = TIE if ours == theirs else WIN if ours > theirs else LOSS
+        return Verdict(
+            answer=verdict,
+            outcome="correct" if verdict == WIN else "wrong",
+            scores={name: float(name == verdict) for name in (WIN, TIE, LOSS)},
+            choice_logprobs=rewards,
+        )
+
+
 def read(reply: str) -> str | None:
     """The last verdict of a reply, of its first answer: win, tie or loss; None where there is none."""
     found = re.findall(r"verdict\W{1,5}(1|2|tie)\b", reply, re.IGNORECASE)

@@ -37,9 +37,20 @@ def task_file(name: str) -> Path:
         members = [f"{PREFIX}{member}" for member in index.sets[name]]
         more = f" and {len(members) - 4} more" if len(members) > 4 else ""
         raise TaskError(f"{PREFIX}{name}: a set of tasks; name those that you want: {', '.join(members[:4])}{more}")
+    raise _unknown(name, index, PREFIX)
+
+
+def check_name(name: str) -> None:
+    """Raises TaskError with the closest names where neither a task nor a set of tasks is called so."""
+    index = read_index()
+    if name not in index.files and name not in index.sets:
+        raise _unknown(name, index, "")
+
+
+def _unknown(name: str, index: Index, prefix: str) -> TaskError:
     close = difflib.get_close_matches(name, [*index.files, *index.sets], n=3)
-    hint = f"; did you mean {' or '.join(PREFIX + one for one in close)}?" if close else ""
-    raise TaskError(f"{PREFIX}{name}: lm-eval {version('lm_eval')} has no task of that name{hint}")
+    hint = f"; did you mean {' or '.join(prefix + one for one in close)}?" if close else ""
+    return TaskError(f"{prefix}{name}: lm-eval {version('lm_eval')} has no task of that name{hint}")
 
 
 def read_index() -> Index:

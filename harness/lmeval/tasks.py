@@ -20,6 +20,13 @@ from tasks.api import Decoding, Kind, Loader, Model, Prompt, Sample, Sandbox, Ta
 MAX_TOKENS = 256
 """lm-eval's default for a task that names no length."""
 
+_OF_DRAWS = ("top_k", "min_p", "typical_p")
+_VAIN = (("num_beams", 1), ("top_k", 0))
+"""Settings that change nothing."""
+
+LOGGED = "lm-eval"
+"""In a record's detail: `logged_detail`."""
+
 SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 """Metrics that are 0 or 1 for each item, where lm-eval itself computes them."""
 
@@ -50,6 +57,10 @@ class LmEvalTask(Task):
             for number, document in enumerate(self.documents)
         ]
 
+    @property
+    def needs_logprobs(self) -> bool:
+        return str(self.theirs.OUTPUT_TYPE) != "generate_until"
+
     def _declare(self) -> None:
         """What the class could not say yet: version, shots and measures are the task file's."""
         from lm_eval.api.metrics import mean, nanmean, perplexity
@@ -58,7 +69,7 @@ class LmEvalTask(Task):
         whole: dict[str, Callable[[Sequence[Any]], float]] = {}
         self._negated: set[str] = set()  # lm-eval's perplexity is of log-likelihoods, ours of losses
         for metric, aggregate in theirs.aggregation().items():
-            for key in (_key(metric, chosen) for chosen in self.filters):
+            for key in (measure_name(metric, chosen) for chosen in self.filters):
                 if aggregate is perplexity:
                     measures[key] = "perplexity"
                     self._negated.add(key)
@@ -71,11 +82,12 @@ class LmEvalTask(Task):
         names = [*measures, *whole]
         if not names:
             raise TaskError(f"{self.name}: it has no metric; take another task")
-        first = _key(next(iter(theirs.aggregation())), self.filters[0])
+        first = measure_name(next(iter(theirs.aggregation())), self.filters[0])
         made_by = f"lm-eval {version('lm_eval')}, version {theirs.VERSION}"
         # attributes of this one object, where the class has those of any task of lm-eval
         vars(self).update(
             title=f"{theirs.config.task} ({made_by})",
+            version=theirs.VERSION,
             shots=theirs.config.num_fewshot,
             metric=first,
             measures=measures,
@@ -102,17 +114,20 @@ class LmEvalTask(Task):
         for request in requests:
             request.resps = [next(answers) for _ in range(request.repeats or 1)]
         values: dict[str, Any] = {}
+        logged: dict[str, Any] = {}
         for ensemble in theirs._filters:
             ensemble.apply(requests)
             filtered = [request.filtered_resps[ensemble.name] for request in requests]
             found = theirs.process_results(self.documents[number], filtered)
-            values |= {_key(metric, ensemble.name): value for metric, value in found.items()}
+            values |= {measure_name(metric, ensemble.name): value for metric, value in found.items()}
+            logged[ensemble.name] = {"resps": filtered, "metrics": found}
         scores = {name: self._score(name, values[name]) for name in self.measures if name in values}
         scores = {name: value for name, value in scores.items() if not math.isnan(value)}
         chief = scores.get(self.metric)
         outcome = "measured"
         if self.measures.get(self.metric) == "share":
             outcome = "correct" if chief == 1 else "wrong"
+        whole = {name: plain(values[name]) for name in self.whole if name in values}
         choices = None
         if theirs.OUTPUT_TYPE == "multiple_choice":
             choices = {str(place): request.resps[0][0] for place, request in enumerate(requests)}
@@ -121,9 +136,10 @@ class LmEvalTask(Task):
             outcome=outcome,
             choice_logprobs=choices,
             scores=scores,
-            detail={"whole": {name: plain(values[name]) for name in self.whole if name in values}}
-            if self.whole
-            else {},
+            detail={
+                **({"whole": whole} if self.whole else {}),
+                LOGGED: logged_detail(self.documents[number], [request.args for request in requests], logged),
+            },
         )
 
     def _score(self, name: str, value: Any) -> float:
@@ -160,8 +176,12 @@ def decoding(settings: Mapping[str, Any]) -> Decoding:
     sampled = given.pop("do_sample", False)
     temperature = float(given.pop("temperature", 0.0) or (1.0 if sampled else 0.0))
     tokens, top_p = int(given.pop("max_gen_toks")), float(given.pop("top_p", 1.0))
-    if sampled and given:
-        raise TaskError(f"lm-eval's generation setting {next(iter(given))!r} is not ours; leave the task out")
+    # of what is left, greedy decoding does not ask how much of the distribution to draw from
+    strange = [
+        name for name, value in given.items() if (sampled or name not in _OF_DRAWS) and (name, value) not in _VAIN
+    ]
+    if strange:
+        raise TaskError(f"lm-eval's generation setting {strange[0]!r} is not ours; leave it out, or the task")
     return Decoding(
         max_tokens=tokens,
         stop=tuple(text for text in ([until] if isinstance(until, str) else until) if text),
@@ -170,9 +190,17 @@ def decoding(settings: Mapping[str, Any]) -> Decoding:
     )
 
 
-def _key(metric: str, chosen: str) -> str:
+def measure_name(metric: str, chosen: str) -> str:
     """lm-eval's name of a metric; of a filter's that is not the only one too."""
     return metric if chosen == "none" else f"{metric},{chosen}"
+
+
+def logged_detail(document: Any, arguments: Sequence[Sequence[Any]], filters: Mapping[str, Any]) -> dict[str, Any]:
+    """What lm-eval would log of a sample and a record has not: {"doc", "arguments" of each request, "filters": {name:
+    {"resps", "metrics"}}}. A context that is the last one's too, which is the record's prompt, stands as None."""
+    shown = arguments[-1][0]
+    kept = [[None if len(each) > 1 and each[0] == shown else each[0], *each[1:]] for each in arguments]
+    return {"doc": plain(document), "arguments": plain(kept), "filters": plain(filters)}
 
 
 def plain(value: Any) -> Any:

@@ -32,6 +32,11 @@ def data(
 
     whole = run(read_config(config), corpus or default_corpus(), out, processes)
     print_table(*table(whole))
+    if whole["unknown_sources"]:
+        known = ", ".join(whole["sources"])
+        typer.echo(
+            f"no document of the source {whole['unknown_sources'][0]!r}, which the settings name; there are {known}"
+        )
     if whole["bad"]["lines"]:
         typer.echo(f"{whole['bad']['lines']:,} bad lines: {out / 'quarantine'}; the first: {whole['bad']['named'][0]}")
     typer.echo(f"documents: {out / 'documents'}; report: {write_page(out / REPORT)}")

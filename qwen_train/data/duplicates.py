@@ -1,6 +1,6 @@
 """Which kept documents are copies of others, from arrays on disk: sorted runs, a range of keys at a time.
 
-Memory holds ENTRIES entries of a range, and 17 bytes per document at the end. Every number here counts the kept
+Memory holds ENTRIES entries of a range, and 25 bytes per document at the end. Every number here counts the kept
 documents of all shards in order, from 0. A file that is there is not made again.
 """
 

@@ -42,7 +42,7 @@ def new_file(path: Path) -> Iterator[Any]:
             os.fsync(file.fileno())
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     partial.replace(path)
@@ -55,8 +55,10 @@ def new_lines(path: Path) -> Iterator[Lines]:
 
     with new_file(path) as file:
         stream = pyarrow.CompressedOutputStream(pyarrow.PythonFile(file, "w"), "zstd")
-        yield Lines(stream)
-        stream.close()
+        try:
+            yield Lines(stream)
+        finally:
+            stream.close()
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -71,7 +73,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield from map(json.loads, lines)
         if rest:
             raise ValueError("ends within a line")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise TrainError(f"{path}: damaged ({error}); delete the folder it is in and run again") from error
 
 

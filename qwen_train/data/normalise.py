@@ -8,6 +8,7 @@ import unicodedata
 
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff\ufffe\uffff]")
 """Controls but tab and line feed, blanks of no width, byte order marks. Joiners stay: scripts of India need them."""
+_LONE = re.compile("[\ud800-\udfff]")
 _ENDS = re.compile("\r\n?|\x85|\u2028|\u2029")
 _TRAILING = re.compile(r"[^\S\n]+(?=\n|\Z)")
 _EMPTY = re.compile(r"\n{4,}")
@@ -18,8 +19,7 @@ def normalise(text: str) -> str:
 
     Indentation stays: it is part of code. Lone surrogates, bytes that were not UTF-8, become U+FFFD.
     """
-    text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if not text.isascii() else text
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", _LONE.sub("\ufffd", text))
     text = _UNSEEN.sub("", _ENDS.sub("\n", text))
     text = _EMPTY.sub("\n\n\n", _TRAILING.sub("", text))
     return text.strip("\n")
@@ -27,5 +27,6 @@ def normalise(text: str) -> str:
 
 def key(text: str) -> bytes:
     """Sixteen bytes that are equal for texts that differ only in case, width of characters or blanks."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    wide = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    plain = " ".join(wide.casefold().split())
     return hashlib.blake2b(plain.encode(), digest_size=16).digest()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +36,16 @@ from qwen_train.data.read import Place, shards
 from qwen_train.data.summary import summary
 from qwen_train.errors import TrainError
 
+STAGES = {
+    "clean": "cleaning",
+    "exact": "exact copies",
+    "mark": "",
+    "near": "near copies",
+    "resolve": "",
+    "mix": "writing",
+    "finish": "",
+}
+"""The stages in their order, and what is shown of those that take long."""
 SPEC, REPORT, WORK = "spec.json", "report.json", "work"
 QUIET_BYTES = 32 << 20
 """Up to so many bytes, a few seconds' work, one process works and no progress is shown."""
@@ -68,8 +78,8 @@ class Stages:
     def _cleaner(self) -> Cleaner:
         return Cleaner(self.config, self.work)
 
-    def clean(self, number: int) -> dict[str, Any]:
-        return self._cleaner.shard(number, self.shards[number])
+    def clean(self, number: int) -> None:
+        self._cleaner.shard(number, self.shards[number])
 
     @cached_property
     def counts(self) -> list[dict[str, Any]]:
@@ -89,7 +99,7 @@ class Stages:
     def exact(self, part: int) -> None:
         duplicates.exact(self.kept, part, self.exact_pieces()[part])
 
-    def mark(self) -> None:
+    def mark(self, _: int = 0) -> None:
         """Between exact and near copies: the former take no further part."""
         if not (self.work / "first.npy").is_file():
             save_array(self.work / "first.npy", duplicates.mark_exact(self.kept.count, self.exact_pieces()))
@@ -107,7 +117,7 @@ class Stages:
             gone = np.asarray(open_array(self.work / "first.npy")) >= 0
             duplicates.near(self.kept, self.config.near, gone, *self.near_pieces()[piece])
 
-    def resolve(self) -> None:
+    def resolve(self, _: int = 0) -> None:
         """Decide which document of each group stays."""
         if (self.work / "fates.npy").is_file():
             return
@@ -135,8 +145,25 @@ class Stages:
             first_runs=np.cumsum([0, *(count["runs"] for count in self.counts)]).tolist(),
         )
 
-    def mix(self, number: int) -> dict[str, Any]:
-        return self._mixer.shard(number)
+    def mix(self, number: int) -> None:
+        self._mixer.shard(number)
+
+    def finish(self, _: int = 0) -> None:
+        """Add up what the shards came to, and remove what only the stages needed."""
+        if not (self.out / REPORT).is_file():
+            found = [
+                json.loads((self.work / f"{number:06d}.mixed.json").read_text(encoding="utf-8"))
+                for number in range(len(self.shards))
+            ]
+            whole = summary(self.config, self.corpus, self.work, self.counts, found)
+            write_atomic(self.out / REPORT, json.dumps(whole, indent=1) + "\n")  # lone surrogates are escaped
+        shutil.rmtree(self.work)
+
+    def pieces(self, stage: str) -> list[int]:
+        """A stage's pieces, by bytes where it reads files."""
+        if stage in ("clean", "mix"):
+            return self.sizes()
+        return {"exact": len(self.exact_pieces()), "near": len(self.near_pieces())}.get(stage, 1) * [0]
 
 
 def prepare(stages: Stages) -> None:
@@ -207,47 +234,23 @@ def run(config: DataConfig, corpus: Sequence[Path], out: Path, processes: int | 
 
 def _run(stages: Stages, processes: int) -> None:
     prepare(stages)
-    if not (stages.out / REPORT).is_file():
-        sizes = stages.sizes()
-        over = Over(stages, processes)
-        over("cleaning", Stages.clean, sizes)
-        over("exact copies", Stages.exact, len(stages.exact_pieces()) * [0])
-        stages.mark()
-        over("near copies", Stages.near, len(stages.near_pieces()) * [0])
-        stages.resolve()
-        found = over("writing", Stages.mix, sizes)
-        write_atomic(stages.out / REPORT, json.dumps(summary(stages, found), ensure_ascii=False, indent=1) + "\n")
-    shutil.rmtree(stages.work)
-
-
-@dataclass(frozen=True)
-class Over:
-    """Does a stage's pieces on several processes."""
-
-    stages: Stages
-    processes: int
-
-    def __call__(self, label: str, stage: Callable[[Stages, int], Any], sizes: Sequence[int]) -> list[Any]:
-        """`sizes` in bytes tell how far it is; zeros where a piece has none."""
-        todo = [(stage.__name__, piece) for piece in range(len(sizes))]
-        found = []
-        shown = Meter(label, sum(sizes)) if sum(sizes) > QUIET_BYTES else nullcontext()
-        with workers(min(self.processes, max(1, len(sizes))), _prepare, self.stages) as over, shown as meter:
-            for size, result in zip(sizes, over(_piece, todo), strict=True):
-                found.append(result)
+    for stage in ["finish"] if (stages.out / REPORT).is_file() else STAGES:
+        sizes = stages.pieces(stage)
+        shown = Meter(STAGES[stage], sum(sizes)) if sum(sizes) > QUIET_BYTES else nullcontext()
+        with workers(min(processes, max(1, len(sizes))), _prepare, stages) as over, shown as meter:
+            for size, _ in zip(sizes, over(_piece, [(stage, piece) for piece in range(len(sizes))]), strict=True):
                 if meter:
                     meter.finish_part(size)
-        return found
 
 
-_STAGES: list[Stages] = []
+_MINE: list[Stages] = []
 """This process's."""
 
 
 def _prepare(stages: Stages) -> None:
-    _STAGES[:] = [stages]
+    _MINE[:] = [stages]
 
 
-def _piece(piece: tuple[str, int]) -> Any:
+def _piece(piece: tuple[str, int]) -> None:
     stage, number = piece
-    return getattr(_STAGES[0], stage)(number)
+    getattr(_MINE[0], stage)(number)

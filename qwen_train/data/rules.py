@@ -46,15 +46,11 @@ class Facts:
         """What blanks separate."""
         return self.text.split()
 
-    @cached_property
-    def alphabetic(self) -> bool:
-        """Is it written in words of several letters?"""
-        return len(_HAN.findall(self.text[:20_000])) < 0.1 * min(len(self.text), 20_000)
-
 
 def _word_length(facts: Facts) -> float:
-    lengths = facts.words.ends - facts.words.starts
-    return float(lengths.mean()) if facts.alphabetic and len(lengths) else 5.0
+    """Of the words of several letters' scripts; 5 if there are none."""
+    found = facts.words if facts.text.isascii() else words(_HAN.sub(" ", facts.text))
+    return float((found.ends - found.starts).mean()) if len(found) else 5.0
 
 
 def _lettered(facts: Facts) -> float:
@@ -134,7 +130,7 @@ RULES = (
     Rule("many words", (TEXT, CODE), lambda facts: len(facts.words), most=1_000_000),
     Rule("short words", PROSE, _word_length, least=3),
     Rule("long words", PROSE, _word_length, most=10),
-    Rule("few letters", PROSE, _lettered, least=0.7),
+    Rule("few letters", PROSE, _lettered, least=0.6),
     Rule("symbols", PROSE, _symbols, most=0.1),
     Rule("bullets", PROSE, _share_of_lines(lambda line: line[0] in "•‣▶●◦*-·"), most=0.9),
     Rule("ellipses", PROSE, _share_of_lines(lambda line: line.endswith(("...", "…"))), most=0.3),

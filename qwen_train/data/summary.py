@@ -6,15 +6,14 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from harness.corpus import NAMED
+from qwen_train.data.config import DataConfig
 from qwen_train.data.mix import SAMPLES, STAYS
 from qwen_train.data.rules import RULES
 from qwen_train.data.scores import FACTS
-
-if TYPE_CHECKING:
-    from qwen_train.data.pipeline import Stages
 
 ORDER = (
     *("html", "empty", "language", *(f"rule: {rule.name}" for rule in RULES)),
@@ -23,9 +22,14 @@ ORDER = (
 """Fates in the order in which they are decided."""
 
 
-def summary(stages: Stages, shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """`shards`: the statistics of each, as `mix.Stats` has them."""
-    counts = stages.counts
+def summary(
+    config: DataConfig,
+    corpus: Sequence[Path],
+    work: Path,
+    counts: Sequence[Mapping[str, Any]],
+    shards: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """`counts` are of cleaning, `shards` of mixing (`mix.Stats`): one of each for every shard."""
     fates, characters = _added(shards, "fates"), _added(shards, "characters")
     sources: dict[str, Counter[str]] = {}
     samples: dict[str, list[Any]] = {}
@@ -34,10 +38,10 @@ def summary(stages: Stages, shards: Sequence[Mapping[str, Any]]) -> dict[str, An
             sources.setdefault(name, Counter()).update(found)
         for fate, entries in shard["samples"].items():
             samples.setdefault(fate, []).extend(entries)
-    quality = stages.work / FACTS
+    quality = work / FACTS
     return {
-        "config": stages.config.model_dump(mode="json"),
-        "corpus": list(map(str, stages.corpus)),
+        "config": config.model_dump(mode="json"),
+        "corpus": list(map(str, corpus)),
         "documents": sum(count["documents"] for count in counts),
         "characters": sum(count["characters"] for count in counts),
         "fates": [
@@ -49,6 +53,7 @@ def summary(stages: Stages, shards: Sequence[Mapping[str, Any]]) -> dict[str, An
             "characters": sum(source["characters"] for source in sources.values()),
         },
         "sources": {name: dict(found) for name, found in sorted(sources.items())},
+        "unknown_sources": sorted({*config.repeat, *config.code_sources} - sources.keys()),
         "languages": dict(_added(shards, "languages").most_common()),
         "lengths": dict(sorted(_added(shards, "lengths").items(), key=lambda pair: int(pair[0]))),
         "masked": dict(sorted(_added(shards, "masked").items())),

@@ -62,7 +62,14 @@ def _harness(
         values: dict[str, float] = {}
         if world.first:
             run = evaluate(
-                list(wanted.tasks), str(model), limit=wanted.limit, dtype=dtype, out=place / "run", **wanted.settings
+                wanted.tasks,
+                str(model),
+                limit=wanted.limit,
+                data_dir=wanted.data_dir,
+                documents=wanted.documents,
+                lengths=wanted.lengths,
+                dtype=dtype,
+                out=place / "run",
             )
             for task, results in run.results.items():
                 values |= {f"{task}/{name}": metric.value for name, metric in results.metrics.items()}

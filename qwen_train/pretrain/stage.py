@@ -38,7 +38,7 @@ def pretrain(recipe: Recipe, files: TokenFiles, out: Path, world: World, start: 
     )
     module = new_module(config, t, world, start)
     identity: dict[str, Any] = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": recipe.identity,
         "data": {name: files.manifest[name] for name in ("documents", "tokenizer", "seed", "sets")},
         "start": None if start is None else str(start.resolve()),
     }
@@ -59,7 +59,13 @@ def pretrain(recipe: Recipe, files: TokenFiles, out: Path, world: World, start: 
     )
     if world.first:
         parameters = sum(parameter.numel() for parameter in module.parameters())
-        facts = {"parameters": parameters, "steps": t.steps, "peak_flops": peak, "processes": world.size}
+        facts = {
+            "recipe": recipe.model_dump(mode="json"),
+            "parameters": parameters,
+            "steps": t.steps,
+            "peak_flops": peak,
+            "processes": world.size,
+        }
         write_atomic(out / RUN, json.dumps(identity | facts, indent=1))
     trainer.fit()
     export(module.model, files.folder / TOKENIZER, out / MODEL, t.dtype, world)

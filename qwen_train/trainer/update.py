@@ -68,13 +68,13 @@ class Update:
     def step(self, micros: Sequence[Micro], rate: float) -> Outcome:
         """Gradients of the micro-batches of this process, summed over all processes; then one step at that rate."""
         count, tokens = self.world.total(sum(m.count for m in micros), sum(m.tokens for m in micros))
-        loss = 0.0
+        summed_losses = torch.zeros((), device=self.world.device)
         for micro in micros:
             summed = self.module(**micro.inputs)
             # FSDP takes the mean over processes where the sum is meant
             (summed * (self.world.size / max(count, 1))).backward()
-            loss += float(summed.detach())
-        (loss,) = self.world.total(loss)
+            summed_losses += summed.detach()
+        (loss,) = self.world.total(float(summed_losses))
         loss /= max(count, 1)
         norm = self._clip()
         skipped = self._refuse(loss, norm)

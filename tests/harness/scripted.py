@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from typing import ClassVar
 
@@ -10,6 +12,8 @@ from tasks.api import Chat, Decoding, Sample, Source, Task, Verdict
 
 class Sums(Task):
     """Additions: half of the samples are asked twice, half by choice."""
+
+    needs_logprobs = True
 
     name = "sums"
     version = 1
@@ -56,6 +60,8 @@ class Fails(Sums):
 class Guesses(Sums):
     """One generated answer per sample, judged by chance: for pass@k."""
 
+    needs_logprobs = False
+
     name = "guesses"
     metric = "pass@1"
 
@@ -83,3 +89,37 @@ class Tools(Sums):
         if sample.fields["parity"]:
             scores["called"] = score < -5
         return Verdict(answer=None, outcome="wrong", scores=scores)
+
+
+class Likely(Sums):
+    """Asks as lm-evaluation-harness does, with one continuation of several tokens."""
+
+    name = "likely"
+    decoding = None
+
+    async def judge(self, sample, model, sandbox):
+        scores = [await model.loglikelihood(self.prompt(sample), text) for text in (" a", " b and more")]
+        return Verdict(answer=None, outcome="correct" if scores[0] > scores[1] else "wrong")
+
+
+class Talks(Guesses):
+    """The same as a conversation."""
+
+    name = "talks"
+
+    def prompt(self, sample):
+        return Chat((("user", super().prompt(sample)),))
+
+
+class Dies(Guesses):
+    """With HARNESS_TEST_DIES=RANK:N that rank kills itself at its N-th sample."""
+
+    name = "dies"
+    judged = 0
+
+    async def judge(self, sample, model, sandbox):
+        verdict = await super().judge(sample, model, sandbox)
+        self.judged += 1
+        if os.environ.get("HARNESS_TEST_DIES") == f"{os.environ.get('RANK')}:{self.judged}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return verdict

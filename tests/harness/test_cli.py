@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,13 +54,13 @@ def test_a_run_prints_its_table_and_a_second_run_loads_nothing(tiny, tmp_path):
     assert "loading" not in second.stderr
 
 
-def test_dry_run_counts_what_the_run_then_reads(tiny, tmp_path):
+def test_dry_run_writes_nothing_and_names_the_time(tiny, tmp_path):
     arguments = ("run", "--task", SUMS, "--model", tiny, "--limit", 10)
     dry = harness(*arguments, "--dry-run", cwd=tmp_path)
     assert dry.returncode == 0, dry.stderr
     assert not list(tmp_path.iterdir())
     assert "sums" in dry.stdout
-    assert "at most" in dry.stdout
+    assert "at most" in dry.stdout and " min" in dry.stdout
 
 
 def damaged_gguf(tmp_path):
@@ -125,15 +126,18 @@ def test_unknown_option_is_exit_code_2():
     assert harness("run", "--tusk", "x").returncode == 2
 
 
-def test_ctrl_c_is_one_line_and_130_and_the_run_goes_on(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped")]
+)
+def test_a_signal_is_one_line_and_the_run_goes_on(sent, code, said, tmp_path):
     model = make_checkpoint(tmp_path / "model", hidden_size=480, intermediate_size=1920, num_hidden_layers=12)
     arguments = ["run", "--task", SUMS, "--model", str(model), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(HARNESS + arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     while not (tmp_path / "run" / "samples.sqlite").exists():
         time.sleep(0.01)
-    process.send_signal(2)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in errors
-    assert errors.strip().splitlines()[-1].startswith("harness: interrupted")
+    assert errors.strip().splitlines()[-1].startswith(f"harness: {said}")
     assert harness(*arguments).returncode == 0

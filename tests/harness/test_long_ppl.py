@@ -177,7 +177,7 @@ def test_settings_as_text(text, expected):
         ("logn=yes", "logn is 'yes'; give on or off"),
         ("logn=on,logn=off", "logn is named twice"),
         ("window=0", "window is '0'"),
-        ("window=wide", "window is 'wide'; give none, report, maintainers"),
+        ("window=wide", "window is 'wide'; give none, report, reversed, maintainers"),
         ("dynamic_ntk=on", "dynamic_ntk: 'on' is not one of off, released, exact"),
         ("train_length=1", "train_length: 1 is no trained length"),
     ],
@@ -204,7 +204,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tiny, documents, arguments, messa
 
 
 def test_memory_that_is_not_there_is_one_line(tiny, documents, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.rolling._free_memory", lambda device: 1000)
+    monkeypatch.setattr("harness.rolling.free_memory", lambda device: 1000)
     with pytest.raises(TaskError, match=r"--lengths: 1100 tokens take .* GB of keys and values"):
         evaluate(["long-ppl"], str(tiny), documents=documents, lengths=(1100,), out=tmp_path / "run")
 

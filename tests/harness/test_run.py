@@ -56,6 +56,13 @@ def test_results_and_samples_agree(whole):
     assert frame["choice_logprobs"].notna().sum() == 20
 
 
+def test_a_finished_run_is_read_without_a_trace(whole):
+    before = {path.name for path in whole.path.iterdir()}
+    whole.samples("sums")
+    assert {path.name for path in whole.path.iterdir()} == before
+    assert not [name for name in before if name.endswith(("-wal", "-shm"))]
+
+
 @pytest.mark.parametrize(("batch_tokens", "slots"), [(1, 1), (40, 3), (4096, 64)])
 def test_batching_changes_nothing(tiny, whole, batch_tokens, slots):
     import asyncio

@@ -185,7 +185,7 @@ def test_the_command(real: dict[str, Codec], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "tokens relative to tiny's" in done.stdout and f"tiny: of {folder}" in done.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "tokenizers.csv", "tokenizers.json", "tokenizers.png", "tokenizers.svg"
+        "documents.csv", "tokenizers.csv", "tokenizers.json", "tokenizers.png", "tokenizers.svg"
     ]  # fmt: skip
     rows = json.loads((tmp_path / "out" / "tokenizers.json").read_text(encoding="utf-8"))["rows"]
     zh = {row["tokenizer"]: row for row in rows if row["text"] == "zh"}

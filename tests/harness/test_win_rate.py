@@ -168,3 +168,33 @@ def test_one_way_to_a_verdict(folder):
     answers = ("--answers", folder / "ours.jsonl", "--opponent", folder / "theirs.jsonl")
     done = harness("win-rate", *answers)
     assert done.returncode == 2 and "give one of --judge, --verdicts and --export-for-people" in done.stderr
+
+
+def test_a_reward_model_judges_by_its_rewards(folder, tiny, tmp_path):
+    """Against the rewards that the model gives in one plain forward pass each."""
+    import torch
+
+    from qwen_model.chatml import chat_tokenizer, encode_prompt
+    from qwen_train.alignment.models import begin_with, export, tokenizer_of
+    from qwen_train.alignment.pairs import end_answer
+
+    model = begin_with(str(tiny), scalar=True, seed=3).eval()
+    export(model, tmp_path / "judge")
+    done = harness(
+        "win-rate", "--answers", str(folder / "ours.jsonl"), "--opponent", str(folder / "theirs.jsonl"),
+        "--judge", str(tmp_path / "judge"), "--data-dir", str(folder), "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    chat = chat_tokenizer(tokenizer_of(model))
+
+    def reward(pair: Pair, answer: str) -> float:
+        ids = end_answer(chat, encode_prompt(chat, [("user", pair.prompt)]), answer)
+        with torch.no_grad():
+            return float(model(torch.tensor([ids]))[0, -1, 0])
+
+    with (tmp_path / "out" / "verdicts.csv").open() as file:
+        said = {row["id"]: row["verdict"] for row in csv.DictReader(file)}
+    assert len(said) == len(PAIRS) and len(set(said.values())) > 1
+    for pair in PAIRS:
+        ours, theirs = reward(pair, f"ours {pair.id}"), reward(pair, f"theirs {pair.id}")
+        assert said[pair.id] == ("win" if ours > theirs else "loss")

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import datasets
 import lm_eval
+from lm_eval.api.model import LM
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -24,7 +25,7 @@ def hf_model(folder: Path, **options) -> HFLM:
     return HFLM(pretrained=model, tokenizer=tokenizer, device="cpu", batch_size=1, **options)
 
 
-def evaluate(lm: HFLM, task: str, splits: dict[str, list[dict]], samples: list[int]) -> dict:
+def evaluate(lm: LM, task: str, splits: dict[str, list[dict]], samples: list[int], **options) -> dict:
     """Results of these items of a task, and what was asked and answered for each: {"metrics", "items"}."""
     made = {split: datasets.Dataset.from_list(rows) for split, rows in splits.items()}
     folder = Path(lm_eval.__file__).parent / "tasks" / FOLDERS.get(task, task)
@@ -35,5 +36,6 @@ def evaluate(lm: HFLM, task: str, splits: dict[str, list[dict]], samples: list[i
             samples={task: samples},
             task_manager=TaskManager(include_defaults=False, include_path=str(folder)),
             bootstrap_iters=0,
+            **options,
         )
     return {"metrics": found["results"][task], "items": found["samples"][task]}

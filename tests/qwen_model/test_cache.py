@@ -26,21 +26,21 @@ def test_a_growing_cache_holds_what_the_formula_says_of_its_capacity():
     stack = StackCache(SHAPE, torch.float32, CPU)
     assert stack.nbytes == 0
     for needed in (1, 256, 257, 700):
-        stack.reserve(needed)
+        stack.make_room(1, needed)
         assert needed <= stack.capacity < needed + 256
         assert stack.nbytes == SHAPE.nbytes(1, stack.capacity, torch.float32, rings=False)
 
 
 def test_a_static_cache_says_where_it_ends():
     stack = StackCache(SHAPE, torch.float32, CPU, capacity=10)
-    stack.reserve(10)
+    stack.make_room(1, 10)
     with pytest.raises(ValueError, match="made for 10 tokens and 11 are needed"):
-        stack.reserve(11)
+        stack.make_room(1, 11)
 
 
 def fill(cache, tokens):
     """Each token's keys are its own number in every layer."""
-    cache.reserve(cache.length + len(tokens))
+    cache.make_room(1, cache.length + len(tokens))
     values = torch.tensor(tokens, dtype=torch.float32)[None, None, :, None].expand(1, 2, -1, 4)
     for layer in range(3):
         cache.update(layer, values, -values)

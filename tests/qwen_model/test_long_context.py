@@ -46,6 +46,7 @@ def test_logn_has_no_end():
 
 def test_schedules():
     assert WindowSchedule.report().windows(8, 256) == (256,) * 4 + (1024,) * 2 + (None,) * 2
+    assert WindowSchedule.reversed().windows(8, 256) == (None, None, 1024, 1024, 256, 256, 256, 256)
     assert WindowSchedule.maintainers().windows(10, 1) == (2048,) * 4 + (4096,) * 4 + (8192,) * 2
     assert WindowSchedule.maintainers().windows(3, 1) == (2048,) * 3
     for layers in range(1, 41):

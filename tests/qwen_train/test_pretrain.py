@@ -115,6 +115,20 @@ def test_the_harness_takes_the_model(trained, tmp_path):
     assert run.results["long-ppl"].n
 
 
+def test_tasks_of_the_harness_are_measured_on_the_way(tokens, tmp_path, qwen_train):
+    documents = tmp_path / "documents.jsonl"
+    documents.write_text(json.dumps({"id": "a", "text": "def f(x):\n    return x\n" * 30}) + "\n")
+    asked = {"tasks": ["long-ppl"], "every": 5, "documents": str(documents), "lengths": [64]}
+    code, error = qwen_train(
+        "pretrain", write_recipe(tmp_path, harness=asked), "--tokens", tokens, "--out", tmp_path / "run"
+    )
+    assert code == 0, error
+    rows = [row for row in read_log(tmp_path / "run") if row["kind"] == "harness"]
+    first, last = (row["long-ppl/perplexity"] for row in rows)
+    assert [row["step"] for row in rows] == [5, 10] and last < first < 500
+    assert "long-ppl/perplexity" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_sigterm_ends_with_143_and_the_same_command_ends_as_if_never_stopped(
     trained, tokens, tmp_path, qwen_train, monkeypatch
 ):
@@ -167,6 +181,11 @@ def test_a_changed_recipe_is_refused_on_resuming_and_nothing_is_lost(trained, to
     code, error = qwen_train("pretrain", recipe, "--tokens", tokens, "--out", tmp_path / "run")
     assert code == 2 and "begun with recipe.optimiser.learning_rate 0.003, now 0.001" in error
     assert (tmp_path / "run" / "checkpoints" / "step-00000010").is_dir()
+    # what does not change the numbers may change
+    code, error = qwen_train(
+        "pretrain", write_recipe(tmp_path, validation__every=3), "--tokens", tokens, "--out", tmp_path / "run"
+    )
+    assert code == 0, error
 
 
 def test_other_errors_of_the_users_are_one_line(trained, tokens, tmp_path, qwen_train):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import sqlite3
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.records import Run, RunError, spec_hash
-from reports import page, paper
-from reports.page import _pictures, visible, write_report
+from reports import packs, paper
+from reports.page import visible, write_report
 from reports.render import sections, summary_table
 
 lxml_html = pytest.importorskip("lxml.html")
@@ -93,7 +96,7 @@ def test_page_shows_the_table(run: Run) -> None:
     assert cells[1:7] == ["accuracy", "40 of 1,319", "30.0 %", "18.1 – 45.4", "8", "0.0"]
     assert cells[7:11] == ["Table 5, GSM8K 0-shot", "27.8", "50.3", "60.1"]
     for link in document.xpath("//a[@href]"):  # footnotes and parts are where the links say
-        assert len(document.xpath(f"//*[@id='{link.get('href')[1:]}']")) == 1
+        assert len(document.xpath(f"//*[@id='{link.get('href')[1:].partition('?')[0]}']")) == 1
     assert spec_hash(run.spec) in text(document.xpath("//header")[0])
     assert "Q4_K_M" in text(document.xpath("//header")[0])
     assert json.loads(document.xpath("//section[@id='spec']//pre")[0].text) == run.spec
@@ -104,38 +107,72 @@ def test_page_shows_outcomes_groups_and_environment(run: Run) -> None:
     sections_ = document.xpath("//section[starts-with(@id, 'task-')]")
     assert "timeout3 7.5 %" in text(sections_[0])
     folded = sections_[2].xpath("./details[not(@class)][not(@open)]")
-    assert len(folded) == 1 and len(folded[0].xpath(".//tbody/tr")) == 15
+    assert [len(table.xpath(".//tbody/tr")) for table in folded] == [15, 15]  # scores, causes
     environment = text(document.xpath("//section[@id='environment']")[0])
     assert all(pair in environment for pair in ("memory.total_gb8", "package-291.29", "tiernamespaces"))
 
 
-def test_samples_are_spread_over_the_run(run: Run) -> None:
-    (_, right, rights), (_, wrong, wrongs) = page.chosen(run, "mmlu")
-    assert (len(right), rights, len(wrong), wrongs) == (10, 12, 10, 28)
-    assert all(record.correct for record in right) and not any(record.correct for record in wrong)
-    assert (wrong[0].position, wrong[-1].position) == (1, 39)
-    assert [record.position for record in right] == sorted({record.position for record in right})
+def samples_of(document: Any, key: str) -> list[dict[str, Any]]:
+    """What the page's data hold, unpacked by the standard library."""
+    chunks = document.xpath(f"//script[@type='application/octet-stream'][starts-with(@id, '{key}-')]")
+    found: list[dict[str, Any]] = []
+    for chunk in chunks[1:]:
+        found += json.loads(zlib.decompress(base64.b64decode(chunk.text)))
+    return found
 
 
-def test_few_samples_are_all_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "EACH", 12)
-    (_, right, rights), _ = page.chosen(run, "mmlu")
-    assert len(right) == rights == 12
+def test_every_sample_is_in_the_page(run: Run) -> None:
+    document = html_of(run)
+    heads = json.loads(document.xpath("//script[@id='tasks']")[0].text)
+    assert [(head["task"], head["n"]) for head in heads] == [(task, 40) for task in run.spec["tasks"]]
+    for head in heads:
+        records = list(run.records(head["task"]))
+        shown = samples_of(document, head["key"])
+        assert [sample["prompt"] for sample in shown] == [record.prompt for record in records]
+        assert [sample["gold"] for sample in shown] == [record.gold for record in records]
+        packed = document.xpath(f"//script[@id='{head['key']}-index']")[0].text
+        index = json.loads(zlib.decompress(base64.b64decode(packed)))
+        assert index["id"] == [record.id for record in records]
+        right = head["cause"].index("right")
+        assert [cause == right for cause in index["cause"]] == [record.correct for record in records]
+
+
+def test_long_tasks_are_in_chunks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "CHUNK", 7)
+    document = html_of(run)
+    assert len(document.xpath("//script[starts-with(@id, 's2-')]")) == 1 + 6
+    assert [sample["gold"] for sample in samples_of(document, "s2")] == [str(i) for i in range(40)]
 
 
 def test_model_text_is_text(run: Run) -> None:
-    """Markup, template syntax, controls and direction marks come out as characters; the first newline is kept."""
+    """Markup cannot get out of the data; controls and direction marks come out as characters."""
     document = html_of(run)
-    assert document.xpath("//script") == [] and document.xpath("//img") == [] and len(document.xpath("//h1")) == 1
+    assert document.xpath("//img") == [] and len(document.xpath("//h1")) == 1
+    assert {script.get("type") for script in document.xpath("//script")} == {
+        *("application/json", "application/octet-stream", None),
+    }
+    assert len(document.xpath("//script[not(@type)]")) == 1
     assert not [name for element in document.iter() for name in element.attrib if name.startswith("on")]
-    shown = document.xpath("//section[@id='task-1']//pre[@class='response']")[0].text_content()
+    shown = samples_of(document, "s0")[0]["response"]
     assert "<script>alert(1)</script>" in shown and "{{ 7*7 }} &amp; NUL ␀ ESC ␛[31m" in shown
     assert "⟨U+202E⟩abc⟨U+202C⟩ ⟨U+2066⟩x⟨U+2069⟩ BOM ⟨U+FEFF⟩" in shown
     source = (run.path / "report.html").read_text(encoding="utf-8")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufeff]", source)
-    assert document.xpath("//section[@id='task-1']//pre[@class='answer']")[0].text_content() == "\n0<b>"
-    scored = document.xpath("//section[@id='task-3']//details[@class='sample']//table")[0]
-    assert [text(cell) for cell in scored.xpath(".//td")] == ["-0.5000", "-1.2500", "-3.0000", "-4.0000"]
+    assert samples_of(document, "s0")[0]["answer"] == "0<b>"
+    assert samples_of(document, "s2")[0]["logprobs"] == {"A": -0.5, "B": -1.25, "C": -3.0, "D": -4.0}
+
+
+def test_a_group_with_markup_in_its_name(run: Run) -> None:
+    """The names of groups and causes are in a script element as JSON: nothing ends it."""
+    database = sqlite3.connect(run.path / "samples.sqlite")
+    with database:
+        database.execute("UPDATE samples SET \"group\" = '</script><script>alert(1)</script>' WHERE task = 'mmlu'")
+    database.close()
+    document = html_of(run)
+    assert len(document.xpath("//script[not(@type)]")) == 1
+    assert json.loads(document.xpath("//script[@id='tasks']")[0].text)[2]["group"] == [
+        "</script><script>alert(1)</script>"
+    ]
 
 
 def test_nothing_is_loaded(run: Run) -> None:
@@ -144,7 +181,7 @@ def test_nothing_is_loaded(run: Run) -> None:
         for name, value in element.attrib.items():
             if name in ("src", "href", "srcset", "data", "action", "xlink:href") or name.endswith("}href"):
                 assert value.startswith("#"), (element.tag, name, value)
-    assert document.xpath("//link|//iframe|//object|//base|//form") == []
+    assert document.xpath("//link|//iframe|//object|//base|//form[@action]") == []
     styles = " ".join(style.text or "" for style in document.xpath("//style"))
     assert "@import" not in styles and not re.search(r"url\((?!#)", styles)
     policy = document.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")[0]
@@ -261,18 +298,48 @@ def test_visible_keeps_what_is_harmless() -> None:
 
 
 def test_long_text_keeps_both_ends() -> None:
-    cut = page._shortened("a" * 30_000 + "end")
+    cut = packs.shortened("a" * 30_000 + "end")
     assert cut.startswith("aaa") and cut.endswith("end") and "10,003 characters left out" in cut
-    assert page._shortened("a" * page.LONGEST) == "a" * page.LONGEST
+    assert packs.shortened("a" * packs.LONGEST) == "a" * packs.LONGEST
 
 
-def test_pictures_are_shown_and_nothing_else_passes_for_one(run: Run) -> None:
-    assert _pictures({"images": ["cG5n", 'x" onerror="', 3, "a b"]}) == ["cG5n"] and _pictures({}) == []
+PICTURE = {kind: base64.b64encode(data).decode() for kind, data in (
+    ("png", b"\x89PNG\r\n\x1a\n...."), ("jpeg", b"\xff\xd8\xff\xe0...."), ("gif", b"GIF89a...."), ("other", b"<svg>")
+)}  # fmt: skip
+
+
+def test_pictures_have_their_type_and_nothing_else_passes_for_one(run: Run) -> None:
+    shown = packs.pictures({"images": [*PICTURE.values(), 'x" onerror="', 3, "a b"]})
+    assert shown == [f"data:image/{kind};base64,{PICTURE[kind]}" for kind in ("png", "jpeg", "gif")]
+    assert packs.pictures({}) == []
     database = sqlite3.connect(run.path / "samples.sqlite")
     with database:
-        database.execute("UPDATE samples SET detail = ? WHERE task = 'mmlu'", ('{"images": ["cG5n"], "kept": 1}',))
+        detail = json.dumps({"images": [PICTURE["jpeg"]], "kept": 1})
+        database.execute("UPDATE samples SET detail = ? WHERE task = 'mmlu'", (detail,))
     database.close()
+    sample = samples_of(html_of(run), "s2")[0]
+    assert sample["pictures"] == [f"data:image/jpeg;base64,{PICTURE['jpeg']}"]
+    assert json.loads(sample["detail"]) == {"kept": 1}
+
+
+def test_failures_lead_to_their_samples(run: Run) -> None:
     document = html_of(run)
-    sources = {image.get("src") for image in document.xpath("//details[@class='sample']//img")}
-    assert sources == {"data:image/png;base64,cG5n"}
-    assert "&quot;images&quot;" not in (run.path / "report.html").read_text()
+    rows = document.xpath("//section[@id='task-2']//table[@class='causes'][1]/tbody/tr")
+    assert [text(cell) for cell in rows[0].xpath("./*")][:2] == ["all", "40"]
+    links = {link.text: link.get("href") for link in rows[0].xpath(".//a")}
+    assert links["12"] == "#samples?task=s1&cause=right"
+    by_subject = document.xpath("//section[@id='task-3']//details//table[@class='causes']/tbody/tr")
+    assert len(by_subject) == 15 and "group=subject+0" in by_subject[0].xpath(".//a/@href")[0]
+    assert "## gsm8k-chat: right, and why not" in (run.path / "report.md").read_text()
+
+
+def test_the_script_is_the_one_that_the_policy_names(run: Run) -> None:
+    document = html_of(run)
+    script = document.xpath("//script[not(@type)]")[0].text
+    policy = document.xpath("//meta[@http-equiv='Content-Security-Policy']/@content")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'; "
+        "form-action 'none'; base-uri 'none'"
+    )
+    assert "innerHTML" not in script and "eval(" not in script

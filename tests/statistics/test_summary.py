@@ -87,6 +87,15 @@ def test_what_is_not_installed_counts_neither_way():
         summarise(rows[2:], "pass@1")
 
 
+def test_without_its_metric_a_task_still_has_its_other_measures() -> None:
+    rows = [record("a", True, "x", rouge=0.5), record("b", True, "x", rouge=0.25)]
+    entry = summarise(rows, "hit", measures=MEASURES, mean="groups")
+    assert list(entry["metrics"]) == ["rouge"] and entry["metrics"]["rouge"]["value"] == 0.375
+    assert entry["n"] == 2 and not {"groups", "sets"} & set(entry)
+    with pytest.raises(ValueError, match="no items"):
+        summarise(rows, "hit", measures={"hit": "share"})
+
+
 MEASURES: dict[str, Any] = {"hit": "share", "rouge": "mean", "nll": "perplexity"}
 
 

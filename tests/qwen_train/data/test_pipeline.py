@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
@@ -19,31 +20,8 @@ from qwen_train.data import clean as cleaning
 from qwen_train.data import duplicates
 from qwen_train.data import read as reading
 from qwen_train.data.config import DataConfig
-from qwen_train.data.files import read_lines
 from qwen_train.data.pipeline import run
-
-WORDS = Path(__file__).with_name("test_pipeline.py").read_text(encoding="utf-8").split()
-
-
-def prose(seed: int, length: int = 120) -> str:
-    """Words that no rule drops."""
-    draw = random.Random(seed)
-    made = ["the", "and", "of"] + [
-        "".join(draw.choice("bdfklmnprst") + draw.choice("aeiou") for _ in range(draw.randint(2, 4)))
-        for _ in range(length)
-    ]
-    draw.shuffle(made)
-    return "\n".join(" ".join(made[first : first + 12]) for first in range(0, len(made), 12))
-
-
-def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def rows_of(out: Path, what: str) -> list[dict[str, object]]:
-    return [row for path in sorted((out / what).iterdir()) for row in read_lines(path)]
+from tests.qwen_train.data.corpora import prose, rows_of, write_jsonl
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -146,6 +124,39 @@ def test_killed_at_any_moment_the_same_command_goes_on(
     for out in (killed, tmp_path / "again"):
         run(DataConfig(), [corpus], out, processes=1)
         assert content(out) == content(whole)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    """Four times the documents, 16 MB more text and 10 MB more of arrays: at most 4 MB more at the peak."""
+    peaks = []
+    for count in (2_000, 8_000):
+        rows = [{"id": str(n), "text": prose(n, 400)} for n in range(count)]
+        corpus = write_jsonl(tmp_path / f"{count}.jsonl", rows)
+        del rows
+        process = subprocess.run(
+            [sys.executable, "-c", MEASURED, str(corpus), str(tmp_path / f"out{count}")],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
+        )
+        peaks.append(int(process.stdout))
+    assert peaks[1] - peaks[0] < 4_000, peaks
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from harness import corpus
+from qwen_train.data import clean, duplicates, read
+from qwen_train.data.config import DataConfig
+from qwen_train.data.pipeline import run
+read.PART = corpus.PART = 1 << 20
+clean.RUN, duplicates.ENTRIES = 256, 1 << 10
+run(DataConfig(), [Path(sys.argv[1])], Path(sys.argv[2]), processes=1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 def test_the_size_of_shards_and_runs_changes_no_document(

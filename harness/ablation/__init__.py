@@ -1,0 +1,1 @@
+"""Ablations: what is varied (`cells`), the runs that it takes (`units`), the work (`sweep`), its tables (`tables`)."""

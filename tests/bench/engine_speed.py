@@ -1,0 +1,175 @@
+"""`make bench-engine`: our engine against lm-evaluation-harness's `hf` model on the same requests, in one run; writes
+docs/engine-performance.md.
+
+    python -m tests.bench.engine_speed [--models smollm2-135m-instruct:1,qwen2.5-coder-0.5b-instruct:0.2] [--rounds 1]
+
+A model's number is the share of the requests that it is asked. Every engine answers in a process of its own; they take
+turns. lm-eval's batch size is the quickest of several on a small part of each work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from harness.environment import describe
+from qwen_model.checkpoint import find_checkpoint, load_tokenizer, read_config
+from qwen_model.config_json import read_model_config
+from tests.bench.engine_requests import Work, works
+from tests.bench.model_speed import spread
+from tests.bench.ours_peer import limits
+
+PAGE = Path(__file__).parents[2] / "docs" / "engine-performance.md"
+BATCHES = (1, 4, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """One work of one model: what both engines needed, round by round, and how their answers compare."""
+
+    model: str
+    work: Work
+    batch: int
+    ours: list[dict[str, Any]]
+    theirs: list[dict[str, Any]]
+    floor: float
+    """Seconds below which no engine can answer on this machine."""
+
+    def ratio(self, key: str) -> str:
+        return spread([b[key] / a[key] for a, b in zip(self.ours, self.theirs, strict=True)]) + " x"
+
+    def seconds(self, engine: list[dict[str, Any]]) -> str:
+        return f"{statistics.median(one['seconds'] for one in engine):.1f}"
+
+    def gigabytes(self, engine: list[dict[str, Any]]) -> str:
+        return f"{max(one['peak bytes'] for one in engine) / 1e9:.1f}"
+
+    def share(self) -> str:
+        return f"{100 * self.floor / statistics.median(one['seconds'] for one in self.ours):.0f} %"
+
+    def agreement(self) -> str:
+        """Items answered alike, and the greatest difference in nats where likelihoods are asked."""
+        ours, theirs = self.ours[0]["answers"], self.theirs[0]["answers"]
+        count, size = len(ours) // self.work.per_item, self.work.per_item
+        if self.work.kind == "generate_until":
+            return f"{sum(a == b for a, b in zip(ours, theirs, strict=True))} of {count} texts"
+        if self.work.kind == "loglikelihood_rolling":
+            return f"{max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True)):.1e} relative"
+        best = [
+            [max(range(size), key=lambda i: each[k + i][0]) for k in range(0, len(each), size)]
+            for each in (ours, theirs)
+        ]
+        same = sum(a == b for a, b in zip(*best, strict=True))
+        return f"{same} of {count} choices, {max(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True)):.1e} nats"
+
+
+def answer(engine: str, model: str, work: Work, dtype: str, batch: int = 1) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        asked, out = Path(folder) / "asked.json", Path(folder) / "answers.json"
+        asked.write_text(json.dumps(asdict(work)), encoding="utf-8")
+        command = [sys.executable, "-m", "tests.bench.engine_peer", engine, model, str(asked), str(out)]
+        done = subprocess.run(
+            [*command, "--dtype", dtype, "--batch", str(batch)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"{engine}, {model}, {work.name}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        return found
+
+
+def best_batch(model: str, work: Work, dtype: str) -> int:
+    """The batch size with which lm-eval answers a small part soonest."""
+    part = work.part(0.05, least=4 if work.kind == "generate_until" else 8)
+    taken = {batch: answer("lm-eval", model, part, dtype, batch)["seconds"] for batch in BATCHES}
+    return min(taken, key=taken.__getitem__)
+
+
+def least_seconds(model: str, work: Work, written: list[str], peak: float, bandwidth: float) -> float:
+    """Every distinct token through the layers once and every judged one through the output matrix, at the best matrix
+    product's speed; writing may not be quicker than the weights can be read once for the longest reply's tokens."""
+    checkpoint = find_checkpoint(model)
+    tokenizer = load_tokenizer(checkpoint)
+    config = read_model_config(read_config(checkpoint.folder), model)
+    head = config.hidden_size * config.vocab_size
+    layers = config.num_hidden_layers * (
+        config.hidden_size * config.head_dim * (2 * config.num_attention_heads + 2 * config.num_key_value_heads)
+        + 3 * config.hidden_size * config.intermediate_size
+    )
+    behind = ["", *written] if work.kind == "generate_until" else None
+    texts = [arguments[0] for arguments in work.arguments]
+    if work.kind == "loglikelihood":
+        texts = [context + continuation for context, continuation in work.arguments]
+    sequences = sorted(tokenizer.encode(text) for text in texts)
+    distinct = len(sequences[0]) + sum(len(b) - _common(a, b) for a, b in pairwise(sequences))
+    replies = [len(tokenizer.encode(text)) for text in written] if behind else []
+    judged = {"loglikelihood": len(texts), "generate_until": 0, "loglikelihood_rolling": distinct}[work.kind]
+    reading = 2 * (distinct * layers + judged * head) / peak
+    writing = max(2 * sum(replies) * (layers + head) / peak, max(replies, default=0) * (layers + head) / bandwidth)
+    return reading + writing
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def measure(models: dict[str, float], dtype: str, rounds: int) -> tuple[list[Taken], dict[str, float]]:
+    machine, everything = limits(), works()
+    peak = machine[f"{dtype} GFLOP/s"] * 1e9
+    found: list[Taken] = []
+    start, steps = time.monotonic(), len(models) * len(everything)
+    for model, share in models.items():
+        for work in (one.part(share) for one in everything):
+            batch = best_batch(model, work, dtype)
+            ours, theirs = [], []
+            for _ in range(rounds):
+                ours.append(answer("ours", model, work, dtype))
+                theirs.append(answer("lm-eval", model, work, dtype, batch))
+            written = ours[0]["answers"] if work.kind == "generate_until" else []
+            # a weight of the 4-bit codes may be read as half a byte; the floor takes the bytes of the type computed in
+            bandwidth = machine["GB/s"] * 1e9 / (4 if dtype == "float32" else 2)
+            floor = least_seconds(model, work, written, peak, bandwidth)
+            found.append(Taken(model=model, work=work, batch=batch, ours=ours, theirs=theirs, floor=floor))
+            taken, spent = found[-1], time.monotonic() - start
+            print(
+                f"{model}, {work.name}: {taken.ratio('seconds')}, {taken.agreement()}; {spent:.0f} s spent, about "
+                f"{spent / len(found) * (steps - len(found)):.0f} s left",
+                file=sys.stderr,
+            )
+    return found, machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="smollm2-135m-instruct:1,qwen2.5-coder-0.5b-instruct:0.2")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=1)
+    options = parser.parse_args()
+    models = {name: float(share or 1) for name, _, share in (one.partition(":") for one in options.models.split(","))}
+    found, machine = measure(models, options.dtype, options.rounds)
+    template = Path(__file__).with_name("engine_performance.md.j2").read_text(encoding="utf-8")
+    text = jinja2.Template(template, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(
+        found=found,
+        options=options,
+        machine=describe()["machine"],
+        limits=[f"{name} {value:.0f}" for name, value in machine.items()],
+        lm_eval=version("lm-eval"),
+        batches=BATCHES,
+    )
+    PAGE.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
