@@ -65,7 +65,7 @@ class Validation(Section):
 
     every: int = Field(default=1000, ge=1)
     sequences: int = Field(default=256, ge=1)
-    """The first so many, always the same."""
+    """So many, spread evenly over the documents, always the same."""
 
 
 class HarnessTasks(Section):

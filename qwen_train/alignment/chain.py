@@ -13,12 +13,11 @@ from qwen_train.alignment.ppo_run import run_ppo
 from qwen_train.alignment.recipes import checked, read_yaml
 from qwen_train.alignment.reward import run_reward
 from qwen_train.alignment.settings import SFT, PPORecipe, Reward
-from qwen_train.alignment.sft import Say, run_sft
+from qwen_train.alignment.sft import FILES, Say, run_sft
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 
 STAGES = ("sft", "pmp", "reward", "ppo")
-_FILES = ("data", "validation", "queries", "held_out", "pretraining")
 
 
 def run_chain(
@@ -39,12 +38,12 @@ def run_chain(
     settings: dict[str, Any] = {}
     for name in STAGES:  # all are read before the first one runs
         own = dict(table[name] or {}) | begins[name]
-        for field in _FILES:
+        for field in FILES:
             if field in own:
                 own[field] = [str(data / file) for file in own[field]]
         mine = [change.partition(".")[2] for change in changes if change.startswith(f"{name}.")]
         settings[name] = checked(own, kinds[name], mine, f"{recipe}: {name}")
-        for field in _FILES:
+        for field in FILES:
             for file in getattr(settings[name], field, []):
                 if not Path(file).is_file():
                     raise TrainError(f"{file}: no such file, which {recipe} wants for {name}; see docs/alignment.md")

@@ -16,11 +16,10 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there 
 
 def register(app: typer.Typer) -> None:
     """Add the alignment stages to the command line."""
-    example = "Example: qwen-train {0} sft.yaml --out train/{0}"
     app.command(epilog="Example: qwen-train sft sft.yaml --out train/sft --set model=train/base")(sft)
-    app.command(epilog=example.format("reward").replace("sft.yaml", "reward.yaml"))(reward)
-    app.command(epilog=example.format("ppo").replace("sft.yaml", "ppo.yaml"))(ppo)
-    app.command(epilog=example.format("dpo").replace("sft.yaml", "dpo.yaml"))(dpo)
+    for stage in (reward, ppo, dpo):
+        name = stage.__name__
+        app.command(epilog=f"Example: qwen-train {name} {name}.yaml --out train/{name}")(stage)
     app.command(epilog="Example: qwen-train align align-nano --base BASE --data chat-data --out train/chat")(align)
 
 

@@ -13,6 +13,7 @@ from qwen_model import chatml, load_model, save_model
 from qwen_model.chatml import chat_tokenizer
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.decoder import Decoder
+from qwen_model.new_folder import new_folder
 from qwen_model.tokenizer import Tokenizer, read_json
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World, whole
@@ -63,18 +64,13 @@ def export(model: Decoder, folder: Path) -> None:
     The folder appears whole or not at all. Raises ModelError for a folder with files in it, and for a full disk.
     """
     tokenizer = tokenizer_of(model)
-    partial = folder.with_name(f"{folder.name}.chat")
-    if not folder.exists() and partial.exists():
-        import shutil
-
-        shutil.rmtree(partial)  # of a process that was killed here
-    save_model(model, folder if folder.exists() else partial)
-    generation = read_json(partial / "generation_config.json")
-    generation |= {"chat_format": "chatml", "eos_token_id": list(end_ids(tokenizer))}
-    (partial / "generation_config.json").write_text(json.dumps(generation, indent=1), encoding="utf-8")
-    if (partial / "tokenizer.json").is_file():
-        (partial / "chat_template.jinja").write_text(chatml.TEMPLATE, encoding="utf-8")
-    partial.rename(folder)
+    with new_folder(folder, "free space, or name a folder that can be written") as partial:
+        save_model(model, partial)
+        generation = read_json(partial / "generation_config.json")
+        generation |= {"chat_format": "chatml", "eos_token_id": list(end_ids(tokenizer))}
+        (partial / "generation_config.json").write_text(json.dumps(generation, indent=1), encoding="utf-8")
+        if (partial / "tokenizer.json").is_file():
+            (partial / "chat_template.jinja").write_text(chatml.TEMPLATE, encoding="utf-8")
 
 
 class Copy:

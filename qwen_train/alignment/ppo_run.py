@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qwen_model.chatml import chat_tokenizer, encode_prompt
 from qwen_model.checkpoint import find_checkpoint
+from qwen_model.download import sha256_file
 from qwen_model.tokenizer import Tokenizer
 from qwen_train.alignment.conversations import BadRow, RowError, rows
 from qwen_train.alignment.models import begin_with, compute, end_ids, tokenizer_of
@@ -38,7 +39,7 @@ def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
         return exported
     settings, length = recipe.ppo, recipe.length
     policy, reference = begin_with(recipe.model), begin_with(recipe.model)
-    by_model = not recipe.reward.rpartition(":")[0].endswith(".py")
+    by_model = _file_of(recipe.reward).suffix != ".py"
     value = begin_with(recipe.reward if by_model else recipe.model, scalar=True, seed=recipe.seed)
     tokenizer = tokenizer_of(policy)
     tokenizer.eos_ids = end_ids(tokenizer)
@@ -69,8 +70,10 @@ def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
     checks = []
     if recipe.held_out:
         asked = read_queries(recipe.held_out, tokenizer, length - settings.max_tokens, folder, world, say)
-        checks.append(Check("held out", recipe.watch_every, Watched(ppo, asked, judge, folder, say)))
-    made = identity(recipe) | {"reward": recipe.reward if not by_model else find_checkpoint(recipe.reward).fingerprint}
+        watched = Watched(ppo, asked, judge, folder, say)
+        checks.append(Check("held out", recipe.watch_every, watched))
+    judged_by = find_checkpoint(recipe.reward).fingerprint if by_model else sha256_file(_file_of(recipe.reward))
+    made = identity(recipe) | {"reward": judged_by}
     trainer = PPOTrainer(
         ppo,
         folder,
@@ -81,9 +84,16 @@ def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
         keep=recipe.keep,
         checks=checks,
     )
+    if recipe.held_out and not trainer.step:
+        watched.begin()
     trainer.fit()
     leave(trainer, policy, exported, recipe)
     return exported
+
+
+def _file_of(reward: str) -> Path:
+    """Of FILE.py:FUNCTION the file."""
+    return Path(reward.rpartition(":")[0])
 
 
 class PPOTrainer(Trainer):
@@ -92,6 +102,8 @@ class PPOTrainer(Trainer):
     def __init__(self, ppo: PPO, folder: Path, **settings: Any) -> None:
         self.ppo = ppo
         super().__init__(ppo, lambda step: (), folder, **settings)  # type: ignore[arg-type]
+        if self.world.first:
+            _keep_steps(folder / SAMPLES, self.step)
 
     def _take(self) -> Outcome:
         torch.manual_seed(hash((self.seed, self.step, self.world.rank)))
@@ -126,10 +138,8 @@ class PPOTrainer(Trainer):
         return self.ppo.settings.queries * self.ppo.settings.responses
 
     def _keep_samples(self, experience: Sequence[Experience]) -> None:
-        """A few responses of each step, with their scores; those behind a resumed step are written again."""
-        path = self.folder / SAMPLES
-        mode = "a" if self.step else "w"
-        with path.open(mode, encoding="utf-8") as file:
+        """A few responses of each step, with their scores."""
+        with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
             for made in experience[:SHOWN]:
                 row = {
                     "step": self.step,
@@ -140,6 +150,13 @@ class PPOTrainer(Trainer):
                     "kl": float(made.kl.sum()),
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _keep_steps(path: Path, steps: int) -> None:
+    """Drop the samples of a run that went further than its checkpoint; they are written again."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(lines[: steps * SHOWN]), encoding="utf-8")
 
 
 class Watched:
@@ -153,22 +170,29 @@ class Watched:
         self.first = folder / "held-out-first.json"
 
     def __call__(self, step: int = 0) -> dict[str, float]:
+        texts, means = self._judged()
+        facts = means | self._drift(texts)
+        before = json.loads(self.first.read_text(encoding="utf-8"))
+        if "gold" in means and means["reward"] > before["reward"] and means["gold"] < before["gold"]:
+            self.say(
+                f"reward hacking? since the beginning the reward rose from {before['reward']:.3f} to"
+                f" {means['reward']:.3f} and the gold fell from {before['gold']:.3f} to {means['gold']:.3f}"
+            )
+        return facts
+
+    def begin(self) -> None:
+        """What the policy is worth before the first step."""
+        _, means = self._judged()
+        self.say("held out, before: " + ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()))
+        self.first.write_text(json.dumps(means), encoding="utf-8")
+
+    def _judged(self) -> tuple[list[Text], dict[str, float]]:
         ppo, s = self.ppo, self.ppo.settings
         texts = sample(
             ppo.writer.follow(), ppo.tokenizer, self.queries, max_tokens=s.max_tokens, top_p=s.top_p, seed=ppo.seed
         )
         scores = {name: [float(one) for one in judge(texts)] for name, judge in self.judges.items()}
-        means = {name: sum(found) / len(found) for name, found in scores.items()}
-        facts = means | self._drift(texts)
-        if not self.first.is_file():
-            self.first.write_text(json.dumps(means), encoding="utf-8")
-        before = json.loads(self.first.read_text(encoding="utf-8"))
-        if "gold" in means and means["reward"] > before["reward"] and means["gold"] < before["gold"]:
-            self.say(
-                f"reward hacking? since the first look the reward rose from {before['reward']:.3f} to"
-                f" {means['reward']:.3f} and the gold fell from {before['gold']:.3f} to {means['gold']:.3f}"
-            )
-        return facts
+        return texts, {name: sum(found) / len(found) for name, found in scores.items()}
 
     def _drift(self, texts: Sequence[Text]) -> dict[str, float]:
         """KL to the reference and length of the held-out answers."""

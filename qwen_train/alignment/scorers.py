@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -59,10 +60,10 @@ def _by_function(path: Path, name: str, policy: str) -> Scorer:
     tokenizer = load_tokenizer(find_checkpoint(policy))
 
     def by_function(texts: Sequence[Text]) -> list[float]:
-        found = []
+        found: list[float] = []
         for text in texts:
             score = function(tokenizer.decode(text.query), text.answer)
-            if isinstance(score, str) or not math.isfinite(score):
+            if not isinstance(score, Real) or not math.isfinite(score):
                 raise TrainError(f"{path}: {name} returned {score!r} for {text.answer[:40]!r}; give a finite number")
             found.append(float(score))
         return found

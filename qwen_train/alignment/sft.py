@@ -11,6 +11,7 @@ import torch
 
 from qwen_model.chatml import Example, chat_tokenizer
 from qwen_model.checkpoint import find_checkpoint
+from qwen_model.download import sha256_file
 from qwen_train.alignment.conversations import BadRow, Conversation, read_conversations
 from qwen_train.alignment.lora import adapt, merge, save_adapters
 from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, export, tokenizer_of
@@ -22,6 +23,8 @@ from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Check, Micro, NextToken, Trainer, Update
 
 Say = Callable[[str], None]
+FILES = ("data", "validation", "queries", "held_out", "pretraining")
+"""Fields of recipes that name files."""
 
 
 def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
@@ -132,8 +135,11 @@ def keep_bad(bad: Sequence[BadRow], folder: Path, world: World, say: Say) -> Non
 
 
 def identity(recipe: Stage) -> dict[str, Any]:
-    """What makes a run this run: the recipe, and the weights that it begins with."""
-    return {"recipe": recipe.model_dump(mode="json"), "fingerprint": find_checkpoint(recipe.model).fingerprint}
+    """What makes a run this run: the recipe, the weights that it begins with, and what its files hold."""
+    told = recipe.model_dump(mode="json")
+    paths = [path for name in FILES for path in told.get(name, [])]
+    digests = {path: sha256_file(Path(path)) for path in paths}
+    return {"recipe": told, "fingerprint": find_checkpoint(recipe.model).fingerprint, "files": digests}
 
 
 def finished(exported: Path, recipe: Stage) -> bool:

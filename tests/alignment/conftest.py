@@ -31,6 +31,7 @@ def data(tmp_path_factory) -> dict[str, str]:
     """Conversations whose answer repeats the question's word, and pairs in which that is the better answer."""
     folder, draw = tmp_path_factory.mktemp("data"), random.Random(0)
     talks, pairs, queries, style = [], [], [], []
+    talks.append({"instruction": "Say it " * 200, "input": "", "output": "longer than any row"})
     for _ in range(40):
         word, other = draw.sample(WORDS, 2)
         talks.append({"instruction": f"Say {word}", "input": "", "output": word})

@@ -97,6 +97,7 @@ def test_sft_learns_and_what_it_leaves_chats(base, data, tmp_path):
     folder = sft.run_sft(recipe, tmp_path / "sft", World(), print)
     losses = [row["loss"] for row in read_log(tmp_path / "sft") if row["kind"] == "validation"]
     assert losses[-1] < 0.5 < losses[0] * 2
+    assert (tmp_path / "sft" / "left-out.txt").read_text() == "sft.jsonl:1\n"
     tokenizer = load_tokenizer(folder)
     assert tokenizer.eos_ids[0] == 2 and tokenizer.chat_template is not None
     model = load_model(str(folder))

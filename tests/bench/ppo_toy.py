@@ -233,7 +233,7 @@ def _plot(runs: dict[str, list[dict]], path: Path) -> None:
         axes.set_xlabel("step (the first 10 move the value model alone)")
         axes.set_ylabel(label)
         axes.legend()
-    figure.suptitle("PPO on the toy task, three seeds")
+    figure.suptitle("PPO on the toy task, a line per seed")
     figure.savefig(path, dpi=110)
 
 

@@ -48,6 +48,19 @@ def test_recomputed_layers_give_the_same_gradients():
         assert torch.equal(results[1][1][name], gradient), name
 
 
+@pytest.mark.slow
+def test_compiled_and_recomputed_layers_learn_alike():
+    curves = []
+    for compiled in (False, True):
+        training = Training(
+            tokens=1, batch=8, micro_batch=8, context=16, dtype="float32", compile=compiled, recompute=compiled
+        )
+        module = new_module(ModelConfig(**SHAPE), training, World()).train()
+        update = Update(module, Optimiser(learning_rate=3e-3, warmup_steps=1), World())
+        curves.append([update.step([micro(rows(step))], 3e-3).loss for step in range(5)])
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+
+
 def test_bfloat16_computes_over_float32_weights_and_learns_alike():
     curves = []
     for dtype in ("float32", "bfloat16"):
