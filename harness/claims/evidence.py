@@ -19,6 +19,8 @@ from harness.pairing import value_of
 from harness.records import Run, RunError, SampleRecord
 
 BOOTSTRAPS, SEED = 2_000, 20230928
+LEAST = 6
+"""Samples or documents: of fewer, all on one side would not be rare by chance (2 in 32), and a bootstrap sees no spread."""
 VERDICTS = {"win": 1.0, "tie": 0.0, "loss": -1.0}
 
 
@@ -51,6 +53,8 @@ def across(criterion: Criterion, folders: Sequence[Mapping[str, Path]]) -> Effec
 
 
 def _of(difference: Difference) -> Effect:
+    if difference.n < LEAST:
+        raise RunError(f"{difference.n} samples or documents give no interval; {LEAST} or more do")
     return Effect(value=difference.value, low=difference.low, high=difference.high, n=difference.n)
 
 

@@ -16,6 +16,23 @@ from harness.records import RunError
 from tests.harness.made_runs import make_run, record
 
 
+@pytest.fixture(autouse=True)
+def _few(request, monkeypatch):
+    """Hand-worked numbers are of few samples."""
+    if "too_few" not in request.node.name:
+        monkeypatch.setattr(evidence, "LEAST", 1)
+
+
+def test_too_few_give_no_interval(tmp_path):
+    rows = [{"id": str(i), "category": "a", "verdict": "win"} for i in range(5)]
+    criterion = Wins(measure="wins", says="", folder="w", above=0)
+    folder = table(tmp_path / "verdicts.csv", rows)
+    with pytest.raises(RunError, match="5 samples or documents give no interval; 6 or more do"):
+        evidence.effect(criterion, {"w": folder}, None)
+    table(tmp_path / "verdicts.csv", [*rows, {"id": "5", "category": "a", "verdict": "win"}])
+    assert evidence.effect(criterion, {"w": folder}, None).n == 6
+
+
 def table(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:

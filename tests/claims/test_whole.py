@@ -27,8 +27,8 @@ def small(texts: Path) -> dict[str, Step]:
         "corpus": (r"$", f" --corpus {texts}"),
         "held-out": (r".*", f"python -c \"import shutil, sys; shutil.copytree('{texts}', sys.argv[1])\" {{out}}"),
         "vocabulary": ("4096", "600"),
-        "table3": ("--limit 50", "--limit 2"),
-        "retrieval": ("--limit 5", "--limit 1"),
+        "table3": ("--limit 50", "--limit 6"),
+        "retrieval": ("--limit 10", "--limit 6"),
     }
     for name, (old, new) in changes.items():
         command = re.sub(old, new.replace("\\", r"\\"), found[name].command, count=1)
