@@ -20,7 +20,7 @@ from harness.records import Run, RunError, SampleRecord
 
 BOOTSTRAPS, SEED = 2_000, 20230928
 LEAST = 6
-"""Samples or documents: of fewer, all on one side would not be rare by chance (2 in 32), and a bootstrap sees no spread."""
+"""Samples or documents: of fewer, all on one side would not be rare by chance (2 in 32), and no spread is seen."""
 VERDICTS = {"win": 1.0, "tie": 0.0, "loss": -1.0}
 
 
