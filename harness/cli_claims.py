@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli_options import names_of
 from harness.cli_output import print_table
 from tasks.api import TaskError
+
+if TYPE_CHECKING:
+    from harness.claims.steps import Job
 
 SOME_FAILED = 1
 
@@ -51,10 +56,10 @@ def claims(
     from harness.claims.family import NANO, read_family
     from harness.claims.ledger import as_json as ledger_as_json
     from harness.claims.ledger import ledger, left_out
-    from harness.claims.steps import Plan
+    from harness.claims.plan import Plan
     from reports import ledger as shown
 
-    words = tuple(word.strip() for word in (only or "").split(",") if word.strip())
+    words = names_of(only or "")
     if only is not None and not words:
         raise TaskError("--only: names nothing; name a claim or a table, such as table3")
     asked = experiments(words)
@@ -107,14 +112,8 @@ def _command(results: Path, models: Path | None, data_dir: Path | None) -> list[
     return words if data_dir is None else [*words, "--data-dir", str(data_dir)]
 
 
-def _print_jobs(jobs: object) -> None:
-    from harness.claims.steps import Job
-
-    assert isinstance(jobs, list)
-    rows = []
-    for job in jobs:
-        assert isinstance(job, Job)
-        rows.append([job.name, "done" if job.done else f"{job.minutes:g}", shlex.join(job.command)])
+def _print_jobs(jobs: Sequence[Job]) -> None:
+    rows = [[job.name, "done" if job.done else f"{job.minutes:g}", shlex.join(job.command)] for job in jobs]
     print_table(["step", "minutes", "command"], rows)
     left = sum(job.minutes for job in jobs if not job.done)
     typer.echo(f"{len(jobs)} commands, about {left:.0f} minutes left on two cores")

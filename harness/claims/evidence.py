@@ -32,7 +32,8 @@ def effect(criterion: Criterion, folders: Mapping[str, Path], trained: int | Non
     if isinstance(criterion, Same):
         return _same(Run(folders[criterion.first]), Run(folders[criterion.second]), criterion.task)
     if isinstance(criterion, Wins):
-        return _wins(folders[criterion.folder], criterion.category)
+        than = None if criterion.than is None else folders[criterion.than]
+        return _wins(folders[criterion.folder], than, criterion.category)
     raise TypeError(f"{criterion} is of all sizes together")
 
 
@@ -138,12 +139,26 @@ def _apart(one: SampleRecord, other: SampleRecord) -> float:
     return apart
 
 
-def _wins(folder: Path, category: str | None) -> Effect:
+def _wins(folder: Path, than: Path | None, category: str | None) -> Effect:
+    ours = _said(folder, category)
+    theirs = dict.fromkeys(ours, 0.0) if than is None else _said(than, category)
+    pairs = [Pair(id_, None, theirs[id_], ours[id_]) for id_ in ours if id_ in theirs]
+    if not pairs:
+        raise RunError(f"{folder}, {than}: no question in common")
+    return _of(paired(pairs, "mean"))
+
+
+def _said(folder: Path, category: str | None) -> dict[str, float]:
+    """1 for a win, -1 for a loss, by question."""
     rows = _rows(folder / "verdicts.csv", ("id", "category", "verdict"))
-    said = [row for row in rows if row["verdict"] in VERDICTS and category in (None, row["category"])]
+    said = {
+        row["id"]: VERDICTS[row["verdict"]]
+        for row in rows
+        if row["verdict"] in VERDICTS and category in (None, row["category"])
+    }
     if not said:
         raise RunError(f"{folder / 'verdicts.csv'}: no verdict{'' if category is None else f' on {category}'}")
-    return _of(paired([Pair(row["id"], None, 0.0, VERDICTS[row["verdict"]]) for row in said], "mean"))
+    return said
 
 
 def _parameters(run: Run) -> int:

@@ -73,8 +73,8 @@ class Criterion(Part):
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps whose folders it reads."""
-        fields = ("sweep", "first", "second", "run", "folder")
-        return tuple(getattr(self, name) for name in fields if hasattr(self, name))
+        fields = ("sweep", "first", "second", "run", "folder", "than")
+        return tuple(step for name in fields if (step := getattr(self, name, None)) is not None)
 
 
 class Cells(Criterion):
@@ -109,11 +109,13 @@ class Same(Criterion):
 
 
 class Wins(Criterion):
-    """Share of pairs that the tested model wins less the share that it loses."""
+    """Share of pairs that the tested model wins less the share that it loses; or how much more than another one's."""
 
     measure: Literal["wins"]
     folder: str
     """A step that `harness win-rate` fills."""
+    than: str | None = None
+    """Another such step, of another model against the same opponent."""
     category: str | None = None
     """None: all pairs."""
     unit = "share of pairs"

@@ -8,27 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from harness.claims.files import Part, read_file
 
 NANO = Path(__file__).with_name("nano.yaml")
-Role = Literal[
-    "base",
-    "chat",
-    "code",
-    "code_chat",
-    "math_chat",
-    "rlhf",
-    "rlhf_without_ptx",
-    "reward",
-    "reward_without_pmp",
-    "judge",
-]
-ROLES: tuple[str, ...] = get_args(Role)
-"""`chat` is after SFT, `rlhf` the same after PPO; `code` and `math_chat` are specialists; `judge` compares answers."""
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -40,14 +26,22 @@ class Size(Part):
     """Tokens that it was trained at, where this differs from the family's."""
     base: str | None = None
     chat: str | None = None
+    """After SFT."""
     code: str | None = None
-    code_chat: str | None = None
     math_chat: str | None = None
     rlhf: str | None = None
+    """`chat` after PPO."""
     rlhf_without_ptx: str | None = None
     reward: str | None = None
     reward_without_pmp: str | None = None
     judge: str | None = None
+    """Compares answers: a chat model, or a reward model."""
+    opponent: str | None = None
+    """No model but its answers to the questions of the task win-rate: a jsonl file, or a run folder."""
+
+
+ROLES = tuple(name for name in Size.model_fields if name not in ("size", "trained"))
+"""What models are in the report."""
 
 
 class FamilyFile(Part):

@@ -12,7 +12,8 @@ from harness.claims import evidence
 from harness.claims.experiment import Cells, Compression, Criterion, Experiment
 from harness.claims.family import Family, Line
 from harness.claims.findings import NOT_YET, Effect, Finding
-from harness.claims.steps import Job, Plan
+from harness.claims.plan import Plan
+from harness.claims.steps import Job
 from harness.claims.verdict import finding
 from harness.records import RunError
 

@@ -13,7 +13,8 @@ import pytest
 
 from harness.claims.experiment import experiments
 from harness.claims.family import NANO, read_family
-from harness.claims.steps import Job, Plan
+from harness.claims.plan import Plan
+from harness.claims.steps import Job
 
 HARNESS = str(Path(sys.executable).with_name("harness"))
 ROWS = ("none", "ntk", "ntk+logn", "ntk+logn+window", "logn", "window", "ntk+logn+window=reversed")

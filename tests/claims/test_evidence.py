@@ -102,6 +102,12 @@ def test_wins_less_losses(tmp_path):
     assert (found.value, found.n) == (pytest.approx(0.4), 10)
     of_a = evidence.effect(Wins(measure="wins", says="", folder="w", category="a", above=0), {"w": folder}, None)
     assert (of_a.value, of_a.n) == (pytest.approx((3 - 1) / 5), 5)
+    other = [{**row, "verdict": "tie" if row["verdict"] == "loss" else "loss"} for row in rows if row["id"] != "0"]
+    table(tmp_path / "than" / "verdicts.csv", other)
+    more = Wins(measure="wins", says="", folder="w", than="o", above=0)
+    # of nine questions in common five wins and two ties became losses, two losses became ties
+    found = evidence.effect(more, {"w": folder, "o": tmp_path / "than"}, None)
+    assert (found.value, found.n) == (pytest.approx((5 * 2 + 2 * 1 - 2 * 1) / 9), 9)
     with pytest.raises(RunError, match="no verdict on c"):
         evidence.effect(Wins(measure="wins", says="", folder="w", category="c", above=0), {"w": folder}, None)
 

@@ -13,7 +13,8 @@ import yaml
 from harness.claims import experiment as experiments_of
 from harness.claims.experiment import Cells, Experiment, experiments, parted, read_experiment
 from harness.claims.family import NANO, ROLES, read_family
-from harness.claims.steps import Job, Plan, read_steps
+from harness.claims.plan import Plan
+from harness.claims.steps import Job, read_steps
 from reports import paper
 from tasks.api import TaskError
 
@@ -48,14 +49,16 @@ def test_at_least_twelve_claims_of_the_report_and_the_open_questions():
 
 @pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
 def test_a_claim_is_whole(one: Experiment, plans):
-    if one.source.table is not None:
-        assert one.source.table in paper.NAMES
     assert one.claim.endswith(".") and one.question.rstrip()[-1] in ".?"
     for kind in one.families:
         plan = plans[kind]
         for line in plan.family.lines:
             for step in one.steps:
                 assert isinstance(plan.job(step, line), Job), plan.job(step, line)
+
+
+def test_every_table_is_one_of_the_reports():
+    assert {one.source.table for one in ALL} - {None} <= set(paper.NAMES)
 
 
 def test_every_step_serves_a_claim(plans):
@@ -88,7 +91,7 @@ def test_every_command_is_taken_by_its_program(plans):
     import harness.cli
     import qwen_train.cli
     from harness.ablation.cells import cells
-    from harness.cli_options import filters, lengths
+    from harness.cli_options import filters_of, lengths_of
     from harness.long_context import parse
     from harness.registry import task_class
 
@@ -110,8 +113,8 @@ def test_every_command_is_taken_by_its_program(plans):
         for task in (values.get("task") or "").split(","):
             if task and not task.startswith("lm-eval/"):
                 task_class(task)
-        filters(values.get("filter") or [])
-        lengths(values.get("lengths"))
+        filters_of(values.get("filter") or [])
+        lengths_of(values.get("lengths"))
         if values.get("long_context"):
             parse(values["long_context"])
         if values.get("rows"):

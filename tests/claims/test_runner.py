@@ -14,7 +14,8 @@ import pytest
 
 from harness.claims import runner
 from harness.claims.family import Family, Line
-from harness.claims.steps import Job, Plan, Step
+from harness.claims.plan import Plan
+from harness.claims.steps import Job, Step
 from tasks.api import TaskError
 
 NOTE = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True, exist_ok=True);"
