@@ -5,13 +5,14 @@
 #                bench-training: a training step's speed and memory against a transformers loop
 # make reproduce tests the report's claims on nano models that it trains, three of each, and writes the ledger and a page of all
 #                runs into RESULTS= (about two hours; goes on where it was). ONLY=table3 for some; DATA=FOLDER: data sets
-# make test      installs into .venv, lints, type-checks and tests (a few minutes); TESTS= also runs the slow ones
+# make test      installs into .venv, lints, type-checks and tests in WORKERS processes; TESTS= also runs the slow ones
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 MODEL ?= qwen2.5-coder-0.5b-instruct
 TASKS ?= humaneval-chat,gsm8k-chat,mmlu
 LIMIT ?= 40
 RESULTS ?= reproduction
 TESTS ?= -m 'not slow'
+WORKERS ?= 2
 VENV ?= .venv
 LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX512=ON \
 	-DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
@@ -64,4 +65,4 @@ reproduce: install
 		| xargs -r $(BIN)/harness report --out $(RESULTS)/site
 
 test: check
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)

@@ -71,7 +71,7 @@ def unplug(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("rows.jsonl", JSONL),
         ("rows.jsonl", b"\xef\xbb\xbf" + JSONL.replace(b"\n", b"\r\n\r\n")),
-        ("rows.jsonl.gz", gzip.compress(JSONL)),
+        ("rows.jsonl.gz", gzip.compress(JSONL, mtime=0)),
         ("rows.parquet", parquet(ROWS)),
         ("rows.arrow", arrow(pa.ipc.new_stream)),
         ("rows.arrow", arrow(pa.ipc.new_file)),
@@ -93,7 +93,7 @@ def test_csv_cells_are_text() -> None:
         ("a.jsonl", b'{"a": 1}\n{"a":\n', r"^a.jsonl:2: not JSON \(.*\); mend the line"),
         ("a.jsonl", b"[1]\n", r"^a.jsonl:1: not a JSON object"),
         ("a.jsonl", b'{"a": "\xff"}', r"^a.jsonl: not UTF-8 text \(byte 7\); save it as UTF-8"),
-        ("a.jsonl.gz", gzip.compress(JSONL)[:-9], r"^a.jsonl.gz: damaged gzip file \(.*\); fetch it again"),
+        ("a.jsonl.gz", gzip.compress(JSONL, mtime=0)[:-9], r"^a.jsonl.gz: damaged gzip file \(.*\); fetch it again"),
         ("a.jsonl.gz", JSONL, r"^a.jsonl.gz: damaged gzip file"),
         ("a.csv", b"q,a\n1,2\n1,2,3\n", r"^a.csv:3: another number of cells than the header has; mend"),
         ("a.csv", b"q,a\n1\n", r"^a.csv:2: another number of cells"),

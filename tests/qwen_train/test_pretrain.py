@@ -239,3 +239,13 @@ def test_a_base_of_another_size_is_refused(trained, tokens, tmp_path, qwen_train
         "pretrain", recipe, "--tokens", tokens, "--out", tmp_path / "run", "--start", trained / "model"
     )
     assert code == 2 and "model.hidden_size: 64 in the recipe, 32 in" in error
+
+
+def test_token_files_of_another_tokenizer_are_refused(trained, tokens, tmp_path, qwen_train):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    changed = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    changed["model"]["merges"].reverse()
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(changed))
+    arguments = ("--tokens", tokens, "--out", tmp_path / "run", "--start", tmp_path / "model")
+    code, error = qwen_train("pretrain", write_recipe(tmp_path), *arguments)
+    assert code == 2 and f"of another tokenizer than {tmp_path / 'model'}" in error

@@ -190,3 +190,14 @@ def test_an_empty_corpus_says_so(tokenizer, tmp_path):
     (tmp_path / "a.jsonl").write_text("\n")
     with pytest.raises(TrainError, match="no documents were found"):
         write_tokens(tmp_path / "a.jsonl", tokenizer, tmp_path / "out")
+
+
+def test_one_giant_document_is_trained_on_and_cannot_be_validated_on_too(tokenizer, tmp_path):
+    text = "\n".join(f"line {n} of the only document" for n in range(60_000))
+    (tmp_path / "giant.jsonl").write_text(json.dumps({"id": "a", "text": text}) + "\n")
+    with pytest.raises(TrainError, match="one document only, which cannot be trained and validated on; --validation 0"):
+        write_tokens(tmp_path / "giant.jsonl", tokenizer, tmp_path / "out")
+    files = write_tokens(tmp_path / "giant.jsonl", tokenizer, tmp_path / "out", validation=0)
+    assert files.manifest["sets"]["text"]["documents"] == 1
+    (source,) = Mixture(files, 512, 0).sources
+    assert source.per_pass == (files.manifest["sets"]["text"]["tokens"] - 1) // 512

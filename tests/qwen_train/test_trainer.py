@@ -13,6 +13,7 @@ from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.trainer import NextToken, Optimiser, Trainer, Update, next_token_loss
 from qwen_train.trainer.logs import read_log
+from qwen_train.trainer.loss import _CELLS as parts
 from tests.qwen_train.conftest import SHAPE, micro, rows, small_decoder
 
 STEPS = Optimiser(learning_rate=3e-3, warmup_steps=20)
@@ -63,8 +64,9 @@ def test_gradients_are_those_of_float64():
         assert (parameter.grad - reference.grad).abs().max() < 2e-5 * scale + 1e-6, name
 
 
-@pytest.mark.parametrize("rows_", [5, 1030])
-def test_the_chunked_loss_is_torchs(rows_):
+@pytest.mark.parametrize(("rows_", "cells"), [(5, 1 << 21), (1030, 1 << 21), (1030, 3000)])
+def test_the_chunked_loss_is_torchs(rows_, cells, monkeypatch):
+    monkeypatch.setitem(parts, "cpu", cells)
     torch.manual_seed(0)
     hidden, weight = torch.randn(rows_, 24, dtype=torch.float32), torch.randn(300, 24)
     targets = torch.randint(0, 300, (rows_,))
