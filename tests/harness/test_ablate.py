@@ -354,7 +354,7 @@ def test_no_documents_and_no_memory_are_one_line_before_the_start(narrow, docume
     command = ["--task", "long-ppl", "--model", narrow, "--rows", "none,ntk", "--out", tmp_path / "s", "--lengths"]
     with pytest.raises(TaskError, match=r"empty: no document there; put \.txt files in"):
         ablate(*command, "64", "--documents", tmp_path / "empty")
-    monkeypatch.setattr("harness.memory.free", lambda device: 1000)
+    monkeypatch.setattr("harness.ablation.units.free_memory", lambda device: 1000)
     with pytest.raises(TaskError, match=r"--lengths: 300 tokens take .* GB of keys and values"):
         ablate(*command, "64,300", "--documents", documents)
     assert not (tmp_path / "s").exists()
