@@ -95,6 +95,6 @@ class Rows:
     def _read_anew(self, row: int) -> Tensor:
         text = self.texts[row]
         read = self.reader.read([text], [(0, 0)], [[len(text) - 1]])
-        self.cache.admit(self.reader.stack, 0, *read.spans[0], row=row)
+        self.cache.admit(self.reader.stack, read.prefix, *read.spans[0], row=row)
         self._steps[row] = self.model.ntk_step(len(text))
         return read.logits[0]
