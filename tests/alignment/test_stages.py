@@ -108,15 +108,6 @@ def test_sft_learns_and_what_it_leaves_chats(base, data, tmp_path):
         sft.run_sft(recipe.model_copy(update={"seed": 5}), tmp_path / "sft", World(), print)
 
 
-def test_too_long_conversations_are_left_out_and_listed(base, data, tmp_path):
-    long = tmp_path / "long.jsonl"
-    row = {"instruction": "Say red", "input": "", "output": "red " * 300}
-    long.write_text(Path(data["sft"]).read_text() + json.dumps(row) + "\n")
-    sft.run_sft(sft_recipe(base, data | {"sft": str(long)}, steps=1), tmp_path / "out", World(), print)
-    (line,) = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
-    assert line == "long.jsonl:41"
-
-
 def test_another_recipe_does_not_go_on(base, data, tmp_path):
     run, recipe = sft.run_sft, sft_recipe(base, data)
     run(recipe, tmp_path, World(), print)
