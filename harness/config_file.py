@@ -5,7 +5,6 @@ The command line wins over the file, and the file over the options' own defaults
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import typer
 import yaml
 
+from harness.yaml_file import nearest, read_table
 from tasks.api import TaskError
 
 NAME = "run.yaml"
@@ -27,22 +27,15 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TaskError(f"--config: {path}: {error.strerror}; name a YAML file") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TaskError(f"--config: {path}: not YAML ({error}); mend the file") from error
-    if not isinstance(given, dict):
-        raise TaskError(f"--config: {path}: no options in it; write lines such as `task: mmlu`")
+    given = read_table(path, f"--config: {path}", TaskError, "task: mmlu")
     options = {_key(option): option for option in context.command.params if option.name not in ("config", "help")}
     found = {}
     for key, value in given.items():
         name = str(key).replace("_", "-")
         if name not in options:
-            close = difflib.get_close_matches(name, options, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(options)}"
-            raise TaskError(f"--config: {path}: {key!r} is no option of `harness {context.info_name}`; {hint}")
+            raise TaskError(
+                f"--config: {path}: {key!r} is no option of `harness {context.info_name}`; {nearest(name, options)}"
+            )
         if value is not None:
             found[str(options[name].name)] = _value(context, options[name], value, f"--config: {path}: {key}")
     context.default_map = found

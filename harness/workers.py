@@ -32,9 +32,8 @@ def workers(processes: int, prepare: Callable[..., None], *arguments: Any) -> It
 
         try:
             yield over
-        except BaseException:
+        finally:  # where the caller failed, what waits is not begun; where it did not, nothing waits
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _start(prepare: Callable[..., None], *arguments: Any) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from harness.yaml_file import nearest, typed
 from qwen_model import PRESETS, ModelConfig
 from qwen_train.errors import TrainError
+from qwen_train.recipe_file import read_recipe_table
 from qwen_train.trainer.settings import Guard, Optimiser, Section
 
 
@@ -101,7 +100,7 @@ class Recipe(Section):
         fields = ModelConfig.__dataclass_fields__
         for name in [] if isinstance(model, str) else model:
             if name != "preset" and name not in fields:
-                raise ValueError(f"no field {name!r}{_nearest(name, list(fields))}")
+                raise ValueError(f"no field {name!r}; {nearest(name, fields)}")
         return model
 
     @property
@@ -134,53 +133,9 @@ class Recipe(Section):
         return config
 
 
-def stem(name: str | Path) -> str:
-    """A recipe's name without its folder and `.yaml`."""
-    return Path(name).name.removesuffix(".yaml")
-
-
 def read_recipe(name: str | Path) -> Recipe:
     """A recipe's file, or one that comes with the package: `nano`, `recipes/nano.yaml`.
 
     Raises TrainError that names the file, the field, and the nearest field there is.
     """
-    path = Path(name)
-    packaged = files("qwen_train") / "recipes" / f"{stem(name)}.yaml"
-    if not path.is_file():
-        known = sorted(p.name.removesuffix(".yaml") for p in (files("qwen_train") / "recipes").iterdir())
-        if not packaged.is_file():
-            raise TrainError(f"{name}: no such recipe; give a .yaml file or one of {', '.join(known)}")
-    try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else packaged.read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainError(f"{name}: not YAML ({' '.join(str(error).split())}); mend it") from error
-    if not isinstance(content, dict):
-        raise TrainError(f"{name}: not a table of settings; see docs/train.md for one")
-    try:
-        return Recipe(**content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise TrainError(f"{name}: {_told(first)}") from error
-
-
-def _told(error: Any) -> str:
-    """One line on a field that is wrong."""
-    place = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        section: Any = Recipe
-        for part in place[:-1]:
-            found = section.model_fields[part].annotation
-            section = next((kind for kind in (found, *get_args(found)) if _is_section(kind)), Recipe)
-        return f"{'.'.join(place)}: no such field{_nearest(place[-1], list(section.model_fields))}"
-    wrong = str(error["msg"]).removeprefix("Value error, ")
-    return f"{'.'.join(place)}: {wrong}" + ("" if error["type"] == "missing" else f", not {error['input']!r}"[:200])
-
-
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+    return typed(Recipe, read_recipe_table(name), str(name), TrainError)

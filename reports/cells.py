@@ -64,16 +64,10 @@ GSM8K, BBH = _tasks("gsm8k", "gsm8k-chat"), _tasks("bbh", "bbh-chat")
 MATH = (Source("math"), Source("math500", remark=_HALF), Source("math500-chat", remark=_HALF))
 HELLASWAG, PIQA, CSQA = _lm_eval("hellaswag"), _lm_eval("piqa"), _lm_eval("commonsense_qa")
 
+BASE = {"MMLU": MMLU, "C-Eval": CEVAL, "GSM8K": GSM8K, "MATH": MATH, "HumanEval": HUMANEVAL, "MBPP": MBPP, "BBH": BBH}
+
 CELLS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
-    "table_2": {
-        "MMLU": MMLU,
-        "C-Eval": CEVAL,
-        "GSM8K": GSM8K,
-        "MATH": MATH,
-        "HumanEval": HUMANEVAL,
-        "MBPP": MBPP,
-        "BBH": BBH,
-    },
+    "table_2": BASE,
     "table_3": {length: (Source("long-ppl", group=length),) for length in ("1024", "2048", "4096", "8192", "16384")},
     "table_4": {
         f"Anthropic Helpful-{part}": (Source("preference", group=f"helpful-{part}", remark=_LIKELIHOOD),)
@@ -154,13 +148,7 @@ CELLS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
     "table_16": {"BoolQ": _lm_eval("boolq"), "CommonsenseQA": CSQA, "LAMBADA": _lm_eval("lambada_openai")},
     "table_17": {"HellaSwag": HELLASWAG, "PIQA": PIQA, "SIQA": _lm_eval("social_iqa")},
     "figure_2": {
-        "MMLU": MMLU,
-        "C-Eval": CEVAL,
-        "GSM8K": GSM8K,
-        "MATH": MATH,
-        "HumanEval": HUMANEVAL,
-        "MBPP": MBPP,
-        "BBH": BBH,
+        **BASE,
         "CSQA": CSQA,
         "HellaSwag": HELLASWAG,
         "PIQA": PIQA,

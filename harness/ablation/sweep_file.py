@@ -5,11 +5,11 @@ Keys are the options' names; what the command line gives goes before. Paths are 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.yaml_file import nearest, read_table
 from tasks.api import TaskError
 
 LISTS = ("task", "model", "rows", "lengths")
@@ -23,23 +23,12 @@ def read_sweep_file(path: Path) -> dict[str, Any]:
 
     Raises TaskError, one line that names the key.
     """
-    import yaml
-
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TaskError(f"--config: {path} cannot be read ({error.strerror}); name another") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TaskError(f"--config: {path} is no YAML ({' '.join(str(error).split())}); mend it") from error
-    if not isinstance(read, dict):
-        raise TaskError(f"--config: {path} holds no keys; give such as `task: long-ppl` on a line of its own")
+    read = read_table(path, f"--config: {path}", TaskError, "task: long-ppl")
     found: dict[str, Any] = {}
     for key, value in read.items():
         name = str(key).replace("-", "_")
         if name not in KEYS:
-            close = difflib.get_close_matches(name, KEYS, n=1)
-            meant = f" (did you mean {close[0]}?)" if close else ""
-            raise TaskError(f"--config: {path}: no key {key!r}{meant}; there are {', '.join(KEYS)}")
+            raise TaskError(f"--config: {path}: no key {key!r}; {nearest(name, KEYS)}")
         where = f"--config: {path}: {key}"
         if name in ("grid", "filter"):
             if not isinstance(value, dict) or not value:

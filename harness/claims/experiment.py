@@ -121,26 +121,27 @@ class Wins(Criterion):
     unit = "share of pairs"
 
 
-class Order(Criterion):
-    """Kendall's rank correlation of a measure with the number of parameters, over all sizes of the family."""
+class AcrossSizes(Criterion):
+    """Of one measure of a task, over the sizes of the family."""
+
+    run: str
+    task: str
+    metric: str
+    across = True
+
+
+class Order(AcrossSizes):
+    """Kendall's rank correlation of the measure with the number of parameters, over all sizes."""
 
     measure: Literal["order"]
-    run: str
-    task: str
-    metric: str
     unit = "Kendall's tau"
-    across = True
 
 
-class Growth(Criterion):
-    """A measure of the largest model less that of the next smaller one."""
+class Growth(AcrossSizes):
+    """The measure of the largest model less that of the next smaller one."""
 
     measure: Literal["growth"]
-    run: str
-    task: str
-    metric: str
     unit = "share of samples"
-    across = True
 
 
 class Compression(Criterion):

@@ -73,10 +73,10 @@ def _run(job: Job, tick: Callable[[], None]) -> str | None:
             while process.poll() is None:
                 tick()
                 time.sleep(_LOOK_SECONDS)
-        except BaseException:  # Ctrl-C reached it as well; it keeps what it has, and ends
-            process.terminate()
-            process.wait()
-            raise
+        finally:
+            if process.returncode is None:  # Ctrl-C reached it as well; it keeps what it has, and ends
+                process.terminate()
+                process.wait()
     if process.returncode:
         return _last_line(job.log) or f"exit code {process.returncode}"
     seconds = round(time.monotonic() - begin, 1)

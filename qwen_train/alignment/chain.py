@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from qwen_train.alignment.ppo_run import run_ppo
-from qwen_train.alignment.recipes import checked, read_yaml
+from qwen_train.alignment.recipes import checked
 from qwen_train.alignment.reward import run_reward
 from qwen_train.alignment.settings import SFT, PPORecipe, Reward
 from qwen_train.alignment.sft import FILES, Say, run_sft
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
+from qwen_train.recipe_file import read_recipe_table
 
 STAGES = ("sft", "pmp", "reward", "ppo")
 
@@ -24,7 +25,7 @@ def run_chain(
     recipe: Path, base: str, data: Path, out: Path, changes: list[str], world: World, say: Say
 ) -> dict[str, Path]:
     """The folder of each stage's model. Stages that are finished are not run again."""
-    table = read_yaml(recipe)
+    table = read_recipe_table(recipe)
     if set(table) != set(STAGES):
         raise TrainError(f"{recipe}: its tables are {', '.join(table)}; wanted are {', '.join(STAGES)}")
     models = {name: out / name / "model" for name in STAGES}

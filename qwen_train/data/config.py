@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from harness.yaml_file import read_table, typed
 from qwen_train.data.pii import KINDS
 from qwen_train.data.rules import RULES
 from qwen_train.errors import TrainError
@@ -105,17 +105,5 @@ def read_config(path: Path | None) -> DataConfig:
     """The settings of a file, or the default ones. Raises TrainError that names the file, the field and the fault."""
     if path is None:
         return DataConfig()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from error
-    if not isinstance(content, dict):
-        raise TrainError(f"{path}: not a table of settings; write lines such as `languages: [en, zh]`")
-    try:
-        return DataConfig(**content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise TrainError(
-            f"{path}: {field}: {first['msg'].removeprefix('Value error, ')}; see docs/training-data.md"
-        ) from error
+    where = str(path)
+    return typed(DataConfig, read_table(path, where, TrainError, "languages: [en, zh]"), where, TrainError)

@@ -40,12 +40,13 @@ def new_file(path: Path) -> Iterator[Any]:
             yield file
         with partial.open("rb") as file:  # a compressor closes what it writes to
             os.fsync(file.fileno())
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        partial.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def run(
     from qwen_train.parallel import join_world, leave_world
     from qwen_train.pretrain.pipeline import Places
     from qwen_train.pretrain.pipeline import run as run_stages
-    from qwen_train.recipe import read_recipe, stem
+    from qwen_train.recipe import read_recipe
+    from qwen_train.recipe_file import stem
     from reports.training_data import write_page
 
     read = read_recipe(recipe)

@@ -30,13 +30,14 @@ from qwen_model.checkpoint import load_tokenizer
 from qwen_train.alignment.chain import run_chain
 from qwen_train.alignment.conversations import read_conversations
 from qwen_train.alignment.packing import encode, pack
-from qwen_train.alignment.recipes import checked, read_yaml
+from qwen_train.alignment.recipes import checked
 from qwen_train.alignment.reward import run_reward
 from qwen_train.alignment.rollouts import sample
 from qwen_train.alignment.scorers import scorer
 from qwen_train.alignment.settings import Reward
 from qwen_train.alignment.sft import loss_of
 from qwen_train.parallel import World
+from qwen_train.recipe_file import read_recipe_table
 from tasks.preference import SETS, Preference
 
 
@@ -113,7 +114,7 @@ def main() -> None:
     if not (data / "pretraining.jsonl").is_file():
         prepare(args.bench, data, args.letters, args.talks)
     recipe = Path("align-nano")
-    gold_table = read_yaml(recipe)["reward"] | {"model": args.base, "data": [str(data / "pairs-gold.jsonl")]}
+    gold_table = read_recipe_table(recipe)["reward"] | {"model": args.base, "data": [str(data / "pairs-gold.jsonl")]}
     gold_table["validation"] = [str(data / "pairs-held-out.jsonl")]
     say("== gold")
     gold = run_reward(checked(gold_table | {"seed": 77}, Reward, [], "gold"), args.out / "gold", world, say)

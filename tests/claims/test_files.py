@@ -165,16 +165,16 @@ tests:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("\nquestion:", "\nopne: true\nquestion:", "no key 'opne'; did you mean open"),
-        ("below: 0", "belw: 0", "no key 'belw'; did you mean below"),
+        ("\nquestion:", "\nopne: true\nquestion:", "opne: no such field; did you mean open"),
+        ("below: 0", "belw: 0", "belw: no such field; did you mean below"),
         ("below: 0", "below: 0, above: 1", "exactly one of above, below and within"),
         (", below: 0", "", "exactly one of above, below and within"),
         ("measure: cells", "measure: cels", "cels"),
         ("ntk at 4T", "ntk at 4096", "'ntk at 4096' is no cell at a length"),
         ("claim: It does.", "", "claim: Field required"),
         (CLAIM[CLAIM.index("tests:") :], "tests: []", "tests: Tuple should have at least 1 item"),
-        (CLAIM, "- a list", "holds no keys"),
-        (CLAIM, "a: [", "no YAML"),
+        (CLAIM, "- a list", "not a table of settings"),
+        (CLAIM, "a: [", "not YAML"),
     ],
 )
 def test_a_file_with_a_mistake_is_one_line(tmp_path, old, new, message):
@@ -205,7 +205,7 @@ def test_only_names_claims_and_tables(monkeypatch):
         ("family: a\n", "wants sizes"),
         ("family: a/b\nsizes: [{size: s}]\n", "'a/b' is to name a folder"),
         ("family: a\nsizes: [{size: s}, {size: s}]\n", "s is there twice"),
-        ("family: a\nsizes: [{size: s, chatt: M}]\n", "no key 'chatt'; did you mean chat"),
+        ("family: a\nsizes: [{size: s, chatt: M}]\n", "chatt: no such field; did you mean chat"),
         ("family: a\nsizes: [{size: s}]\nreach: 2\n", "reach: "),
         ("family: a\nsizes: [{size: ../s}]\n", "to name a folder"),
     ],

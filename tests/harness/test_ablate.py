@@ -394,9 +394,9 @@ def test_yaml_reads_on_and_off_as_truths(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("taks: mmlu", r"no key 'taks' \(did you mean task\?\)"),
-        ("- a", "holds no keys"),
-        ("a: [", "is no YAML"),
+        ("taks: mmlu", r"no key 'taks'; did you mean task\?"),
+        ("- a", "not a table of settings"),
+        ("a: [", "not YAML"),
         ("grid: [a]", "grid is no table"),
         ("task:", "task is None, no single value"),
         ("rows: []", "rows is empty"),

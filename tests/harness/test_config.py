@@ -43,7 +43,7 @@ def test_a_file_says_the_same_as_the_command_line(tiny, tmp_path):
 
 
 MISTAKES = {
-    "far from any": ({"zzz": 1}, "'zzz' is no option of `harness run`; known are task, model"),
+    "far from any": ({"zzz": 1}, "'zzz' is no option of `harness run`; there are task, model"),
     "no number": ({"limit": "many"}, "limit: "),
     "no switch": ({"dry-run": "perhaps"}, "dry-run: 'perhaps' is not true or false"),
     "itself": ({"config": "x"}, "'config' is no option"),
@@ -60,7 +60,7 @@ def test_a_mistake_in_the_file_is_named(mistake, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("a: [", "not YAML"), ("- a", "no options in it"), (None, "No such file")]
+    ("content", "said"), [("a: [", "not YAML"), ("- a", "not a table of settings"), (None, "No such file")]
 )
 def test_a_file_that_is_none_is_named(content, said, tmp_path):
     if content is not None:
@@ -81,7 +81,7 @@ def test_every_option_can_stand_in_a_file(tmp_path):
     options = {"task", "model", "limit", "seed", "quiet", "dry-run", "long-context", "unsafe-no-sandbox"}
     assert options <= shown
     file = write(tmp_path / "mine.yaml", zzz=1)
-    named = str(typed("run", "--config", file).exception).partition("known are ")[2].strip().split(", ")
+    named = str(typed("run", "--config", file).exception).partition("there are ")[2].strip().split(", ")
     assert {word for word in shown if word.replace("-", "").isalpha()} >= set(named)
     assert set(named) >= options
 

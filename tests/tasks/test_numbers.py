@@ -87,4 +87,6 @@ def test_any_decimal_is_read_back_exactly_however_it_is_written(number):
 
 @given(st.text(alphabet="1,.-+eE/^{}\\%x× 又", max_size=200))
 def test_no_text_breaks_it(text):
-    last_number(text), last_value(text)
+    number, value = last_number(text), last_value(text)
+    assert number is None or number == number  # a number, and no NaN
+    assert value is None or isinstance(value, Fraction)

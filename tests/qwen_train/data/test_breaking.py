@@ -227,7 +227,7 @@ def test_equal_ids_and_odd_names(command: Command) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("langages: [en]", "langages: Extra inputs are not permitted"),
+        ("langages: [en]", "langages: no such field; did you mean languages"),
         ("rules: {few word: 3}", "rules: 'few word' is none of few words,"),
         ("near: {bands: 7}", "near: 128 permutations are not whole bands of 7"),
         ("near: {threshold: 80}", "near.threshold: Input should be less than or equal to 1"),
