@@ -13,7 +13,8 @@ from qwen_train.alignment.ppo_run import run_ppo
 from qwen_train.alignment.recipes import checked
 from qwen_train.alignment.reward import run_reward
 from qwen_train.alignment.settings import SFT, PPORecipe, Reward
-from qwen_train.alignment.sft import FILES, Say, run_sft
+from qwen_train.alignment.sft import run_sft
+from qwen_train.alignment.stage import FILES, Say
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.recipe_file import read_recipe_table

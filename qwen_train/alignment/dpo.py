@@ -17,7 +17,7 @@ from qwen_train.alignment.order import places_of, steps_of
 from qwen_train.alignment.packing import Row
 from qwen_train.alignment.reward import read_encoded, shares, side_by_side
 from qwen_train.alignment.settings import DPO
-from qwen_train.alignment.sft import Say, finished, identity, leave
+from qwen_train.alignment.stage import Say, finished, leave, of_run
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Check, Micro, Trainer, Update
 
@@ -79,11 +79,8 @@ def run_dpo(recipe: DPO, folder: Path, world: World, say: Say) -> Path:
         batches,
         folder,
         steps=steps_of(recipe.epochs, batch=recipe.batch, size=len(learnt)),
-        seed=recipe.seed,
-        identity=identity(recipe),
-        checkpoint_every=recipe.checkpoint_every,
-        keep=recipe.keep,
         checks=[Check("validation", recipe.validate_every, validate)] if held_out else [],
+        **of_run(recipe),
     )
     trainer.fit()
     leave(trainer, model, exported, recipe)

@@ -21,7 +21,7 @@ from qwen_train.alignment.ppo import PPO, Experience, Scorer
 from qwen_train.alignment.rollouts import Text, measure, sample
 from qwen_train.alignment.scorers import scorer
 from qwen_train.alignment.settings import PPORecipe
-from qwen_train.alignment.sft import Say, finished, identity, keep_bad, leave
+from qwen_train.alignment.stage import Say, finished, keep_bad, leave, of_run
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.trainer import Check, Outcome, Trainer
@@ -73,16 +73,12 @@ def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
         watched = Watched(ppo, asked, judge, folder, say)
         checks.append(Check("held out", recipe.watch_every, watched))
     judged_by = find_checkpoint(recipe.reward).fingerprint if by_model else sha256_file(_file_of(recipe.reward))
-    made = identity(recipe) | {"reward": judged_by}
     trainer = PPOTrainer(
         ppo,
         folder,
         steps=settings.steps,
-        seed=recipe.seed,
-        identity=made,
-        checkpoint_every=recipe.checkpoint_every,
-        keep=recipe.keep,
         checks=checks,
+        **of_run(recipe, reward=judged_by),
     )
     if recipe.held_out and not trainer.step:
         watched.begin()

@@ -24,7 +24,7 @@ from qwen_train.alignment.packing import Row, pack
 from qwen_train.alignment.pairs import EncodedPair, encode_pairs, read_pairs
 from qwen_train.alignment.rollouts import rewards_of
 from qwen_train.alignment.settings import DPO, Reward
-from qwen_train.alignment.sft import Say, finished, identity, keep_bad, leave
+from qwen_train.alignment.stage import Say, finished, keep_bad, leave, of_run
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Check, Micro, Trainer, Update
 
@@ -71,11 +71,8 @@ def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
         batches,
         folder,
         steps=steps_of(recipe.epochs, batch=recipe.batch, size=len(learnt)),
-        seed=recipe.seed,
-        identity=identity(recipe),
-        checkpoint_every=recipe.checkpoint_every,
-        keep=recipe.keep,
         checks=[Check("validation", recipe.validate_every, validate)] if held_out else [],
+        **of_run(recipe),
     )
     trainer.fit()
     if held_out:

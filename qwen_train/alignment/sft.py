@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from qwen_model.chatml import Example, chat_tokenizer
-from qwen_model.checkpoint import find_checkpoint
-from qwen_model.download import sha256_file
 from qwen_train.alignment.conversations import BadRow, Conversation, read_conversations
 from qwen_train.alignment.lora import adapt, merge, save_adapters
-from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, export, tokenizer_of
+from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, tokenizer_of
 from qwen_train.alignment.order import places_of
 from qwen_train.alignment.packing import Row, encode, pack, spread
-from qwen_train.alignment.settings import SFT, Stage
+from qwen_train.alignment.settings import SFT
+from qwen_train.alignment.stage import Say, finished, keep_bad, leave, of_run
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Check, Micro, NextToken, Trainer, Update
-
-Say = Callable[[str], None]
-FILES = ("data", "validation", "queries", "held_out", "pretraining")
-"""Fields of recipes that name files."""
 
 
 def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
@@ -80,11 +74,8 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
         batches,
         folder,
         steps=recipe.steps,
-        seed=recipe.seed,
-        identity=identity(recipe),
-        checkpoint_every=recipe.checkpoint_every,
-        keep=recipe.keep,
         checks=checks,
+        **of_run(recipe),
     )
     trainer.fit()
     if recipe.lora is not None:
@@ -120,50 +111,3 @@ def read_all(paths: Sequence[str], folder: Path, world: World, say: Say) -> list
         bad += wrong
     keep_bad(bad, folder, world, say)
     return found
-
-
-def keep_bad(bad: Sequence[BadRow], folder: Path, world: World, say: Say) -> None:
-    """Say how many rows are bad, name the first three, and keep all of them beside the run."""
-    if not bad:
-        return
-    named = "; ".join(f"{row.where}: {row.problem}" for row in bad[:3])
-    say(f"{len(bad)} bad rows left out ({named}{', ...' if len(bad) > 3 else ''}); all in {folder / 'bad-rows.jsonl'}")
-    if world.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "bad-rows.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in bad)
-
-
-def identity(recipe: Stage) -> dict[str, Any]:
-    """What makes a run this run: the recipe, the weights that it begins with, and what its files hold."""
-    told = recipe.model_dump(mode="json")
-    paths = [path for name in FILES for path in told.get(name, [])]
-    digests = {path: sha256_file(Path(path)) for path in paths}
-    return {"recipe": told, "fingerprint": find_checkpoint(recipe.model).fingerprint, "files": digests}
-
-
-def finished(exported: Path, recipe: Stage) -> bool:
-    """Whether this very recipe was exported there. Raises TrainError where another one was."""
-    note = exported.parent / "recipe.json"
-    if not exported.exists():
-        return False
-    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
-        raise TrainError(f"{exported}: the model of another recipe; name another folder by --out, or delete this one")
-    return True
-
-
-def leave(trainer: Trainer, model: Any, exported: Path, recipe: Stage) -> None:
-    """Export the trained model whole; every process must ask."""
-    world = trainer.world
-    if world.size > 1:
-        from qwen_model.decoder import Decoder
-
-        checkpoint, weights = model.checkpoint, trainer.weights()
-        model = Decoder(model.config)
-        model.checkpoint = checkpoint
-        state = {name.removeprefix("model.").removeprefix("_orig_mod."): value for name, value in weights.items()}
-        model.load_state_dict(state, strict=not model.config.tie_word_embeddings)
-    if world.first:
-        (exported.parent / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-        export(model.cpu(), exported)
-    world.barrier()
