@@ -1,0 +1,75 @@
+"""What every stage does besides training: bad rows, what makes a run this run, and the model that it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qwen_model.checkpoint import find_checkpoint
+from qwen_model.download import sha256_file
+from qwen_train.alignment.conversations import BadRow
+from qwen_train.alignment.models import export
+from qwen_train.alignment.settings import Stage
+from qwen_train.errors import TrainError
+from qwen_train.parallel import World
+from qwen_train.trainer import Trainer
+
+Say = Callable[[str], None]
+FILES = ("data", "validation", "queries", "held_out", "pretraining")
+"""Fields of recipes that name files."""
+
+
+def keep_bad(bad: Sequence[BadRow], folder: Path, world: World, say: Say) -> None:
+    """Say how many rows are bad, name the first three, and keep all of them beside the run."""
+    if not bad:
+        return
+    named = "; ".join(f"{row.where}: {row.problem}" for row in bad[:3])
+    say(f"{len(bad)} bad rows left out ({named}{', ...' if len(bad) > 3 else ''}); all in {folder / 'bad-rows.jsonl'}")
+    if world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "bad-rows.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in bad)
+
+
+def of_run(recipe: Stage, **more: str) -> dict[str, Any]:
+    """What the trainer keeps of a recipe. A run is this run by the recipe, the weights that it begins with, what its
+    files hold, and `more`."""
+    told = recipe.model_dump(mode="json")
+    paths = [path for name in FILES for path in told.get(name, [])]
+    digests = {path: sha256_file(Path(path)) for path in paths}
+    identity = {"recipe": told, "fingerprint": find_checkpoint(recipe.model).fingerprint, "files": digests, **more}
+    return {
+        "identity": identity,
+        "seed": recipe.seed,
+        "checkpoint_every": recipe.checkpoint_every,
+        "keep": recipe.keep,
+    }
+
+
+def finished(exported: Path, recipe: Stage) -> bool:
+    """Whether this very recipe was exported there. Raises TrainError where another one was."""
+    note = exported.parent / "recipe.json"
+    if not exported.exists():
+        return False
+    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
+        raise TrainError(f"{exported}: the model of another recipe; name another folder by --out, or delete this one")
+    return True
+
+
+def leave(trainer: Trainer, model: Any, exported: Path, recipe: Stage) -> None:
+    """Export the trained model whole; every process must ask."""
+    world = trainer.world
+    if world.size > 1:
+        from qwen_model.decoder import Decoder
+
+        checkpoint, weights = model.checkpoint, trainer.weights()
+        model = Decoder(model.config)
+        model.checkpoint = checkpoint
+        state = {name.removeprefix("model.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+        model.load_state_dict(state, strict=not model.config.tie_word_embeddings)
+    if world.first:
+        (exported.parent / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+        export(model.cpu(), exported)
+    world.barrier()
