@@ -23,7 +23,7 @@ from harness.cli_options import (
     Stride,
     filters_of,
     known_tasks,
-    lengths_of,
+    task_options,
 )
 from harness.cli_output import print_table
 from harness.ranks import ranks
@@ -76,11 +76,8 @@ def tasks(
     from harness import describe as describing
     from harness.data import Data
     from harness.registry import task_class
-    from tasks.api import Options
 
-    options = Options(
-        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
-    )
+    options = task_options(shots_file, shots, documents, lengths, stride)
     if describe is not None:
         lines = describing.describe(task_class(describe)(options), Data(data_dir))
         for label, text in lines:

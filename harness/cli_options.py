@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tasks.api import Options as TaskOptions
 from tasks.api import TaskError
 
 
@@ -46,6 +47,15 @@ Lengths = Annotated[str | None, typer.Option(help="long-ppl: tokens of each docu
 Stride = Annotated[
     int | None, typer.Option(help="long-ppl: read whole documents in windows that move by so many tokens.")
 ]
+
+
+def task_options(
+    shots_file: Path | None, shots: int | None, documents: Path | None, lengths: str | None, stride: int | None
+) -> TaskOptions:
+    """What a user sets of the tasks themselves. Raises TaskError for lengths that are none."""
+    return TaskOptions(
+        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
+    )
 
 
 def names_of(asked: str) -> tuple[str, ...]:

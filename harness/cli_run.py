@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,13 +22,16 @@ from harness.cli_options import (
     Unsafe,
     filters_of,
     known_models,
-    lengths_of,
     names_of,
+    task_options,
 )
 from harness.cli_output import print_report, print_table
 from harness.config_file import as_yaml, read_config
 from harness.ranks import ranks
 from tasks.api import TaskError
+
+if TYPE_CHECKING:
+    from harness.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -104,9 +107,8 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run tasks on a model; write results, samples and a report. The same command again continues or shows the run."""
-    from harness.evaluation import Settings, execute, prepare
     from harness.long_context import parse
-    from harness.progress import Bars
+    from harness.settings import Settings
 
     settings = Settings(
         tasks=names_of(task),
@@ -121,11 +123,7 @@ def run(
         temperature=temperature,
         top_p=top_p,
         data_dir=data_dir,
-        shots_file=shots_file,
-        shots=shots,
-        documents=documents,
-        lengths=lengths_of(lengths),
-        stride=stride,
+        **vars(task_options(shots_file, shots, documents, lengths, stride)),
         long_context=None if long_context is None else parse(long_context),
         unsafe_no_sandbox=unsafe_no_sandbox,
         cache=cache,
@@ -136,6 +134,14 @@ def run(
         tensor_parallel=tensor_parallel,
         data_parallel=data_parallel,
     )
+    _judge(settings, out, dry_run=dry_run, quiet=quiet, asked=as_yaml(context))
+
+
+def _judge(settings: Settings, out: Path | None, *, dry_run: bool, quiet: bool, asked: str) -> None:
+    """Judge, or say what that would take, and show it on the first rank; `asked` goes into the run folder."""
+    from harness.evaluation import execute, prepare
+    from harness.progress import Bars
+
     marks = [time.monotonic()]
     prepared = prepare(settings)
     marks.append(time.monotonic())
@@ -147,7 +153,7 @@ def run(
         return
     folder = out or prepared.default_folder
     with Bars(quiet=quiet or ranks().size > 1) as bars:
-        finished = execute(prepared, folder, bars, asked=as_yaml(context))
+        finished = execute(prepared, folder, bars, asked=asked)
     if not ranks().first:
         return
     marks.append(time.monotonic())
@@ -185,11 +191,8 @@ def score(
     """Judge a run anew, or a file of completions, without a model; write results, samples and a report."""
     from harness.progress import Bars
     from harness.scoring import Selection, score_completions, score_run
-    from tasks.api import Options
 
-    options = Options(
-        shots_file=shots_file, shots=shots, documents=documents, lengths=lengths_of(lengths), stride=stride
-    )
+    options = task_options(shots_file, shots, documents, lengths, stride)
     with Bars(quiet=quiet) as bars:
         if completions is None:
             if run is None:

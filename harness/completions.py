@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.data import json_object
 from harness.summary import DRAW_MARK
 from tasks.api import Sample, TaskError
 
@@ -36,12 +36,7 @@ def read_completions(path: Path) -> Completions:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise TaskError(f"{path}:{number}: not JSON ({error}); {FORM}") from None
-        if not isinstance(row, dict):
-            raise TaskError(f"{path}:{number}: not a JSON object; {FORM}")
+        row = json_object(line, f"{path}:{number}", FORM)
         for field in ("id", "text"):
             if field not in row:
                 raise TaskError(f"{path}:{number}: field {field!r} is missing; {FORM}")

@@ -116,14 +116,19 @@ def _parse_lines(name: str, lines: Iterable[str], *, first: int) -> list[JsonRow
     for number, line in enumerate(lines, start=first):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise TaskError(f"{name}:{number}: not JSON ({error}); mend the line") from error
-        if not isinstance(row, dict):
-            raise TaskError(f"{name}:{number}: not a JSON object; each line has to be one {{...}}")
-        rows.append(row)
+        rows.append(json_object(line, f"{name}:{number}", "mend the line, which has to be one {...}"))
     return rows
+
+
+def json_object(content: str | bytes, where: str, remedy: str) -> JsonRow:
+    """A JSON object from text. Raises TaskError, one line of `where` and `remedy`."""
+    try:
+        row = json.loads(content)
+    except ValueError as error:
+        raise TaskError(f"{where}: not JSON ({error}); {remedy}") from error
+    if not isinstance(row, dict):
+        raise TaskError(f"{where}: not a JSON object; {remedy}")
+    return row
 
 
 def _parse_csv(name: str, text: str) -> list[JsonRow]:

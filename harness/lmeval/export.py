@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.lmeval.index import PREFIX
 from harness.lmeval.tasks import LOGGED, measure_name
-from harness.records import Run, SampleRecord, spec_hash, write_atomic
+from harness.records import Run, SampleRecord, TaskResult, spec_hash, write_atomic
 from tasks.api import OUTCOME_METRICS
 
 OURS = "qwen_harness_"
@@ -168,7 +168,6 @@ def _results(
     values: Mapping[str, Mapping[str, list[float]]],
 ) -> dict[str, Any]:
     """All of lm-eval's results file but its date and hashes."""
-    from lm_eval.api.registry import is_higher_better
     from lm_eval.utils import sanitize_model_name
 
     spec, environment = run.spec, run.environment
@@ -177,29 +176,9 @@ def _results(
     found: dict[str, Any] = {"results": {}, "group_subtasks": {names[task]: [] for task in tasks}, "configs": {}}
     better: dict[str, dict[str, bool | None]] = {}
     for task, name in names.items():
-        entry, measures = tasks[task], tasks[task].get("measures", {})
-        numbers: dict[str, Any] = {}
-        better[name] = {}
-        for ours, estimate in results[task].metrics.items():
-            metric, comma, chosen = ours.rpartition(",")
-            metric, chosen = (metric, chosen) if comma else (ours, "none")
-            numbers[f"{metric},{chosen}"] = estimate.value
-            error = _standard_error(values[task].get(ours, []), estimate.value)
-            numbers[f"{metric}_stderr,{chosen}"] = "N/A" if error is None else error
-            kind = measures.get(ours, "share")
-            known = is_higher_better(metric) if task.startswith(PREFIX) else None
-            better[name][metric] = {"share": True, "perplexity": False}.get(kind) if known is None else known
-        found["results"][name] = {"name": name, "alias": name, "sample_len": results[task].n, **numbers}
-        found["configs"][name] = {
-            "task": name,
-            "description": entry["title"],
-            "output_type": output_type(next(run.records(task))),
-            "num_fewshot": entry["shots"],
-            "metric_list": [{"metric": metric, "higher_is_better": sign} for metric, sign in better[name].items()],
-            "repeats": entry.get("draws", 1),
-            **({"generation_kwargs": _generation(entry["decoding"])} if entry.get("decoding") else {}),
-            "metadata": {"version": entry["version"]},
-        }
+        found["results"][name], found["configs"][name], better[name] = _task(
+            run, task, name, results[task], values[task]
+        )
     seconds = sum(environment.get("seconds_by_stage", {}).values())
     return found | {
         "versions": versions,
@@ -240,6 +219,37 @@ def _results(
         "total_evaluation_time_seconds": str(seconds),
         MINE: {"spec": spec, "tasks": json.loads((run.path / "results.json").read_text(encoding="utf-8"))["tasks"]},
     }
+
+
+def _task(
+    run: Run, task: str, name: str, result: TaskResult, values: Mapping[str, list[float]]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, bool | None]]:
+    """A task's numbers, its configuration, and which way each metric is better, as lm-eval writes them."""
+    from lm_eval.api.registry import is_higher_better
+
+    entry = run.spec["tasks"][task]
+    numbers: dict[str, Any] = {}
+    better: dict[str, bool | None] = {}
+    for ours, estimate in result.metrics.items():
+        metric, comma, chosen = ours.rpartition(",")
+        metric, chosen = (metric, chosen) if comma else (ours, "none")
+        numbers[f"{metric},{chosen}"] = estimate.value
+        error = _standard_error(values.get(ours, []), estimate.value)
+        numbers[f"{metric}_stderr,{chosen}"] = "N/A" if error is None else error
+        kind = entry.get("measures", {}).get(ours, "share")
+        known = is_higher_better(metric) if task.startswith(PREFIX) else None
+        better[metric] = {"share": True, "perplexity": False}.get(kind) if known is None else known
+    config = {
+        "task": name,
+        "description": entry["title"],
+        "output_type": output_type(next(run.records(task))),
+        "num_fewshot": entry["shots"],
+        "metric_list": [{"metric": metric, "higher_is_better": sign} for metric, sign in better.items()],
+        "repeats": entry.get("draws", 1),
+        **({"generation_kwargs": _generation(entry["decoding"])} if entry.get("decoding") else {}),
+        "metadata": {"version": entry["version"]},
+    }
+    return {"name": name, "alias": name, "sample_len": result.n, **numbers}, config, better
 
 
 def _standard_error(values: list[Any], reported: float) -> float | None:

@@ -7,7 +7,6 @@ samples; one that does not come out as the file has it is left out, and that is 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.data import json_object
 from harness.evaluation import Progress
 from harness.lmeval.export import MINE
 from harness.lmeval.index import PREFIX
@@ -28,6 +28,7 @@ from tasks.api import OUTCOME_METRICS, Kind, TaskError
 
 FIELDS = ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics")
 """What a row must have."""
+FORM = "name files that lm_eval wrote, and copy them whole"
 
 
 @dataclass
@@ -43,7 +44,7 @@ def read(path: Path, out: Path | None, progress: Progress) -> Run:
     """Read a folder, or one results file, into `out` or runs/MODEL-HASH. Raises TaskError that names file and field."""
     file = _results_file(path)
     content = file.read_bytes()
-    results = _json(content, str(file))
+    results = json_object(content, str(file), FORM)
     digest = hashlib.sha256(content).hexdigest()[:16]
     if MINE in results:
         return _take_back(file, results, digest, out, progress)
@@ -181,17 +182,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, _json(line, f"{path}:{number}")
-
-
-def _json(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise TaskError(f"{where}: not JSON ({error}); copy the file again") from None
-    if not isinstance(value, dict):
-        raise TaskError(f"{where}: not a JSON object; name files that lm_eval wrote")
-    return value
+                yield number, json_object(line, f"{path}:{number}", FORM)
 
 
 def _by_item(path: Path) -> dict[int, dict[str, dict[str, Any]]]:

@@ -7,9 +7,9 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.conftest import make_checkpoint
+from tests.processes import one_thread  # noqa: F401
 
 WORDS = ("red", "blue", "cat", "dog", "sun", "rain")
 
@@ -45,12 +45,3 @@ def data(tmp_path_factory) -> dict[str, str]:
     return {name: write_rows(folder / f"{name}.jsonl", rows) for name, rows in files.items()} | {
         "reward": f"{reward}:short"
     }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sizes here are too small for threads to help."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

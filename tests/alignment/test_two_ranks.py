@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,22 +10,12 @@ import torch
 from qwen_train.parallel import World
 from qwen_train.trainer.logs import read_log
 from tests.alignment.test_stages import STAGES, weights
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import torchrun
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one(base, data, tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-            *("-m", "tests.alignment.two_ranks", base, json.dumps(data), str(tmp_path / "two")),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = torchrun(2, "tests.alignment.two_ranks", base, json.dumps(data), tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
     for stage in ("sft", "reward", "dpo", "ppo"):
         run, recipe_of = STAGES[stage]

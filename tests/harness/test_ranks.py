@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,20 +12,9 @@ from harness.ranks import ALONE, Ranks, share
 from harness.records import Run
 from tasks.api import TaskError
 from tests.harness.test_run import SUMS, assert_same, rows
+from tests.processes import torchrun
 
 DIES = SUMS.replace(":Sums", ":Dies")
-
-
-def launch(ranks: int, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """torchrun on this machine; --standalone finds a free port."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return subprocess.run(
-        [*command, "-m", "harness", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        cwd=Path(__file__).parents[2],
-    )
 
 
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -45,7 +31,7 @@ def test_shares_are_the_whole(size, count):
 
 def test_two_ranks_give_the_numbers_of_one_process(tiny, tmp_path):
     whole = evaluate([SUMS], str(tiny), out=tmp_path / "whole")
-    done = launch(2, "run", "--task", SUMS, "--model", tiny, "--out", tmp_path / "run")
+    done = torchrun(2, "harness", "run", "--task", SUMS, "--model", tiny, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1 and done.stderr.count("sums 40/40") == 1
     assert (tmp_path / "run" / "results.json").read_bytes() == (whole.path / "results.json").read_bytes()
@@ -60,17 +46,17 @@ def test_two_ranks_give_the_numbers_of_one_process(tiny, tmp_path):
 @pytest.mark.slow
 def test_a_rank_that_dies_stops_all_and_any_number_goes_on(tiny, tmp_path):
     arguments = ("run", "--task", DIES, "--model", tiny, "--out", tmp_path / "run")
-    done = launch(2, *arguments, HARNESS_TEST_DIES="1:4")
+    done = torchrun(2, "harness", *arguments, HARNESS_TEST_DIES="1:4")
     assert done.returncode != 0 and len(said(done)) == 1, done.stderr
     assert "the same command continues" in said(done)[0]
     assert "harness/" not in done.stderr  # no traceback of ours
     kept = len(Run(tmp_path / "run").samples("dies"))
     assert 0 < kept < 40 and not (tmp_path / "run" / "results.json").exists()
     # killed again, as rank 0 of 3
-    done = launch(3, *arguments, HARNESS_TEST_DIES="0:2")
+    done = torchrun(3, "harness", *arguments, HARNESS_TEST_DIES="0:2")
     assert done.returncode != 0 and len(said(done)) == 1, done.stderr
     assert len(Run(tmp_path / "run").samples("dies")) >= kept
-    done = launch(3, *arguments)
+    done = torchrun(3, "harness", *arguments)
     assert done.returncode == 0, done.stderr
     whole = evaluate([DIES], str(tiny), out=tmp_path / "whole")
     assert (tmp_path / "run" / "results.json").read_bytes() == (whole.path / "results.json").read_bytes()
@@ -79,7 +65,7 @@ def test_a_rank_that_dies_stops_all_and_any_number_goes_on(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_mistake_is_said_once(tiny, tmp_path):
-    done = launch(2, "run", "--task", "gsm9k", "--model", tiny, "--out", tmp_path / "run")
+    done = torchrun(2, "harness", "run", "--task", "gsm9k", "--model", tiny, "--out", tmp_path / "run")
     assert done.returncode != 0 and len(said(done)) == 1, done.stderr
     assert "did you mean gsm8k" in said(done)[0]
 

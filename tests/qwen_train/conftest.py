@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from qwen_model import ModelConfig
 from qwen_model.decoder import Decoder
 from qwen_train.trainer import Micro
+from tests.processes import one_thread  # noqa: F401
 
 SHAPE = {
     "vocab_size": 97,
@@ -37,12 +37,3 @@ def rows(step: int, *, count: int = 8, length: int = 16, vocabulary: int = 97) -
 def micro(tokens: torch.Tensor, **more: torch.Tensor) -> Micro:
     inputs = {"input_ids": tokens[:, :-1], "targets": tokens[:, 1:], **more}
     return Micro(inputs, count=inputs["targets"].numel(), tokens=inputs["targets"].numel())
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sizes here are too small for threads to help."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,8 @@ import torch
 
 from qwen_train.parallel import World
 from qwen_train.trainer.logs import read_log
+from tests.processes import torchrun
 from tests.qwen_train.two_ranks import stopped, trainer
-
-ROOT = Path(__file__).parents[2]
 
 
 def losses(folder: Path) -> list[float]:
@@ -27,16 +23,7 @@ def test_two_ranks_equal_one_also_after_a_stop_on_either(tmp_path):
     reference = trainer(alone, World())
     reference.fit()
     stopped(trainer(from_one, World()), 5)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-            *("-m", "tests.qwen_train.two_ranks", str(from_two), str(from_one)),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = torchrun(2, "tests.qwen_train.two_ranks", from_two, from_one)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(losses(from_two)) == 7
     goes_on = trainer(from_two, World())
