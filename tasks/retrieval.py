@@ -14,7 +14,7 @@ from typing import ClassVar
 from tasks.api import Kind, Loader, Model, Prompt, Sample, Sandbox, Task, TaskError, Verdict
 
 LENGTHS = (1024, 4096, 8192, 16384)
-TEXTS = 5
+TEXTS = 10
 DEPTHS = tuple((place + 0.5) / 10 for place in range(10))
 """Where the facts stand, as shares of the text."""
 CHARACTERS = 4
@@ -57,7 +57,7 @@ class Retrieval(Task):
     """
 
     name: ClassVar[str] = "retrieval"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "needles by length and depth"
     protocol = "base"
     shots: ClassVar[int] = 0

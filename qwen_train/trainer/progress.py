@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -18,8 +19,11 @@ def peak_memory(device: torch.device) -> float:
     """The most memory in use so far, in MB: of the GPU, or of the process where there is none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # ru_maxrss of Linux begins with the peak of the process that started this one
+    marks = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in marks if line.startswith("VmHWM:")) / 1e3
 
 
 class Speedometer:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from qwen_model.checkpoint import find_checkpoint
+from qwen_train.trainer.progress import peak_memory
 
 
 def load(engine: str, model: str, dtype: str, batch: int) -> Any:
@@ -48,7 +50,7 @@ def main() -> None:
     start = time.perf_counter()
     answers = getattr(loaded, work["kind"])(asked, disable_tqdm=True)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = round(peak_memory(torch.device("cpu")) * 1e6)
     options.answers.write_text(json.dumps({"answers": answers, "seconds": seconds, "peak bytes": peak}))
 
 
