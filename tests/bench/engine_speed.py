@@ -48,7 +48,8 @@ class Taken:
     """Seconds below which no engine can answer on this machine."""
 
     def ratio(self, key: str) -> str:
-        return spread([b[key] / a[key] for a, b in zip(self.ours, self.theirs, strict=True)]) + " x"
+        found = [b[key] / a[key] for a, b in zip(self.ours, self.theirs, strict=True)]
+        return f"{spread(found) if len(found) > 1 else f'{found[0]:.2f}'} x"
 
     def seconds(self, engine: list[dict[str, Any]]) -> str:
         return f"{statistics.median(one['seconds'] for one in engine):.1f}"
