@@ -71,7 +71,7 @@ def commands(page: Path) -> list[Command]:
 
 
 def _lines(body: str) -> Iterator[str]:
-    lines = iter(body.split("\n\n")[0].replace("\\\n", " ").splitlines())
+    lines = iter(re.sub(r"\s*\\\n\s*", " ", body.split("\n\n")[0]).splitlines())
     for line in lines:
         command = _COMMENT.sub("", line.removeprefix("$ ")).strip()
         if not command:

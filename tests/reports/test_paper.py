@@ -42,11 +42,6 @@ def test_tables_are_whole(name: str) -> None:
     for row in table.rows:
         assert list(row["values"]) == list(table.columns)
         assert row["params"] is None or 1 < paper.billions(row["params"]) < 1000
-
-
-def test_sizes_are_read_as_we_print_them_too():
-    for parameters in (98_928, 4_460_000, 630_000_000, 7_000_000_000):
-        assert paper.billions(f"{parameters / 1e9:.3g}B") == pytest.approx(parameters / 1e9, rel=0.01)
     for column, facts in table.columns.items():
         assert facts.protocol in ("base", "chat", None) and facts.better in ("higher", "lower", None)
         for row in paper.rows(name, column):
@@ -118,3 +113,8 @@ def test_a_frame_has_a_row_per_model() -> None:
 def test_unknown_cells_say_what_there_is(table: str, column: str) -> None:
     with pytest.raises(LookupError, match=r"it has MMLU|table_1, table_2"):
         paper.rows(table, column)
+
+
+def test_sizes_are_read_as_we_print_them_too():
+    for parameters in (98_928, 4_460_000, 630_000_000, 7_000_000_000):
+        assert paper.billions(f"{parameters / 1e9:.3g}B") == pytest.approx(parameters / 1e9, rel=0.01)
