@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from qwen_model.catalogue import available
+from tests.commands import ROOT
 from tests.conftest import make_checkpoint
 from tests.harness.sweeps import ablate
 from tests.harness.test_long_ppl import SHARED
@@ -52,16 +53,16 @@ def test_table_3_of_a_model_trained_at_256_equals_a_dense_computation_on_5_docum
         "--task", "long-ppl", "--model", model, "--lengths", "256,512,1024,2048", "--documents", tmp_path / "texts",
         "--rows", "none,ntk,ntk+logn,ntk+logn+window,logn,window,ntk+logn+window=reversed", "--out", tmp_path / "s",
     )  # fmt: skip
-    command = [sys.executable, "-m", "tests.parity.dense", "--sweep", tmp_path / "s", "--texts", tmp_path / "texts"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    folders = ["--sweep", str(tmp_path / "s"), "--texts", str(tmp_path / "texts")]
+    command = [sys.executable, "-m", "tests.parity.dense", *folders]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    table = [line.split() for line in done.stdout.splitlines() if line.split()[-5:-4] and line.split()[-4:-3] == ["5"]]
+    table = [line.split() for line in done.stdout.splitlines() if line.split()[2:3] == ["5"]]
     assert len(table) == 7 * 4
-    assert len({row[-2] for row in table if row[-5] == "2048"}) == 7  # seven different figures
+    assert len({dense for _, length, _, _, dense, _ in table if length == "2048"}) == 7  # seven different figures
     # a figure that is wrong is found
     file = tmp_path / "s" / "documents.csv"
-    lines = file.read_text().splitlines()
-    lines[-1] = ",".join([*lines[-1].split(",")[:-1], "1.0"])
-    file.write_text("\n".join(lines) + "\n")
-    done = subprocess.run([*map(str, command), "--number", "5"], capture_output=True, text=True)
+    header, first, *more = file.read_text().splitlines()
+    file.write_text("\n".join([header, first.rsplit(",", 1)[0] + ",1.0", *more]) + "\n")
+    done = subprocess.run([*command, "--number", "1"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1, done.stdout + done.stderr
