@@ -103,6 +103,7 @@ def test_a_run_and_what_is_done_with_it(desk):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_long_texts_and_switches(desk):
     follow(
         (
