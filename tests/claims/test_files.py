@@ -39,6 +39,8 @@ def plans(tmp_path_factory) -> dict[str, Plan]:
         for name in step.data:
             (data / name).mkdir(parents=True, exist_ok=True)
     (folder / "mine.yaml").write_text(GIVEN)
+    for role in ROLES:
+        (folder / f"{role}-model").mkdir()
     families = {"trained": read_family(NANO), "given": read_family(folder / "mine.yaml")}
     return {kind: Plan(family, folder / "results", data) for kind, family in families.items()}
 
@@ -177,6 +179,10 @@ def test_only_names_claims_and_tables(monkeypatch):
         ("family: a\nsizes: [{size: s, chatt: M}]\n", "chatt: no such field; did you mean chat"),
         ("family: a\nsizes: [{size: s}]\nreach: 2\n", "reach: "),
         ("family: a\nsizes: [{size: ../s}]\n", "to name a folder"),
+        (
+            "family: a\nsizes: [{size: s, base: smollm2-135m}]\n",
+            "base: smollm2-135m: no such model",
+        ),
     ],
 )
 def test_a_family_with_a_mistake_is_one_line(tmp_path, text, message):
@@ -197,7 +203,7 @@ def test_paths_of_a_family_are_seen_from_its_file(tmp_path):
 
 def test_what_a_family_lacks_is_said(tmp_path):
     path = tmp_path / "family.yaml"
-    path.write_text("family: a\nsizes: [{size: s, base: M}]\n")
+    path.write_text("family: a\nsizes: [{size: s, base: smollm2-135m-instruct}]\n")
     family = read_family(path)
     plan = Plan(family, tmp_path, None)
     (line,) = family.lines

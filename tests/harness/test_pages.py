@@ -33,6 +33,8 @@ def test_commands_are_taken_by_their_programs(page, tmp_path, monkeypatch):
     """Parsed by the real command lines, with the page's own files; nothing runs."""
     for name, text in files(page).items():
         (tmp_path / name).write_text(text)
+        for model in re.findall(r"models/[\w.-]+", text):
+            (tmp_path / model).mkdir(parents=True, exist_ok=True)
     if (tmp_path / "run.yaml").is_file():  # a run folder keeps it
         (tmp_path / "runs" / "mine").mkdir(parents=True)
         (tmp_path / "runs" / "mine" / "run.yaml").write_text(files(page)["run.yaml"])
