@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from qwen_model.decoder import Decoder
 from qwen_model.layout import Documents
 from qwen_model.tokenizer import Tokenizer
+from qwen_train.alignment.experience import Experience, gathered
 from qwen_train.alignment.losses import (
     RunningMean,
     advantages_and_returns,
@@ -30,10 +31,10 @@ from qwen_train.alignment.losses import (
     value_loss,
 )
 from qwen_train.alignment.models import Copy
-from qwen_train.alignment.nucleus import Nucleus, logprobs_within
+from qwen_train.alignment.nucleus import logprobs_within
 from qwen_train.alignment.order import places_of
 from qwen_train.alignment.packing import Row, spread
-from qwen_train.alignment.rollouts import Text, gathered, joined, measure, rows_of, sample, values_of
+from qwen_train.alignment.rollouts import Text, joined, measure, rows_of, sample, values_of
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Micro, NextToken, Optimiser, Section, Update
 
@@ -72,25 +73,6 @@ class PPOSettings(Section):
 
 Scorer = Callable[[Sequence[Text]], Sequence[float]]
 """One number per text, the higher the better."""
-
-
-_NOTHING = torch.empty(0)
-
-
-@dataclass(frozen=True)
-class Experience:
-    """A response and what is known of it before any update; tensors are (T,), one entry per token of the response."""
-
-    text: Text
-    raw: float
-    """The score as the reward model gave it."""
-    old: Tensor
-    kl: Tensor
-    values: Tensor
-    entropy: Tensor
-    nucleus: Nucleus | None
-    advantages: Tensor = _NOTHING
-    returns: Tensor = _NOTHING
 
 
 class _PolicyLoss(nn.Module):
