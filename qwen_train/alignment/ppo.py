@@ -75,6 +75,11 @@ Scorer = Callable[[Sequence[Text]], Sequence[float]]
 """One number per text, the higher the better."""
 
 
+PHASES = ("write", "measure", "values", "reward", "update_value", "update_policy")
+"""Of a step, as its log times them: responses; their log-probabilities under policy and reference; values; scores; the
+two models' updates."""
+
+
 class _PolicyLoss(nn.Module):
     """The summed surrogate of a packed row, or the weighted loss of pretraining text."""
 
@@ -165,8 +170,7 @@ class PPO:
             only=range(self.world.rank, len(asked), self.world.size),
         )
         clock.mark("write")
-        experience = self._experience(texts)
-        clock.mark("score")
+        experience = self._experience(texts, clock)
         facts = _summary(experience)
         warming = number < s.value_steps
         generator = torch.Generator().manual_seed(seed_of(self.seed, number))
@@ -177,22 +181,27 @@ class PPO:
             for chosen in order.tensor_split(s.minibatches):
                 batch = [experience[place] for place in chosen.tolist()]
                 found = self._update_value(batch)
+                clock.mark("update_value")
                 if not warming and (s.stop_kl is None or moved <= s.stop_kl):
                     found |= self._update_policy(batch, number)
                     moved = found["moved"]
+                    clock.mark("update_policy")
                 for name, amount in found.items():
                     sums.setdefault(name, []).append(amount)
-        clock.mark("update")
         facts |= {name: sum(amounts) / len(amounts) for name, amounts in sums.items()}
         facts |= {"policy_updates": float(len(sums.get("moved", ()))), "value_only": float(warming)}
         return facts | clock.seconds, experience
 
-    def _experience(self, texts: list[Text]) -> list[Experience]:
+    def _experience(self, texts: list[Text], clock: _Clock) -> list[Experience]:
         """What is known of this process's texts, and of all others'."""
         s = self.settings
         spoken = measure(self.writer.model, texts, length=self.length, top_p=s.top_p)
         expected = measure(self.reference, texts, length=self.length)
+        clock.mark("measure")
         values = values_of(self.judge.follow(), texts, length=self.length)
+        clock.mark("values")
+        scores = self.score(texts)
+        clock.mark("reward")
         made = [
             Experience(
                 text=text,
@@ -203,7 +212,7 @@ class PPO:
                 entropy=said.entropy,
                 nucleus=said.nucleus,
             )
-            for text, raw, said, other, value in zip(texts, self.score(texts), spoken, expected, values, strict=True)
+            for text, raw, said, other, value in zip(texts, scores, spoken, expected, values, strict=True)
         ]
         return self._judged(gathered(made, self.world))
 
@@ -298,12 +307,13 @@ def _summary(experience: list[Experience]) -> dict[str, float]:
 
 
 class _Clock:
-    """Seconds between marks."""
+    """Seconds before each mark since the one before it, summed by name."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds = {f"seconds_{name}": 0.0 for name in PHASES}
         self._last = time.monotonic()
 
     def mark(self, name: str) -> None:
         now = time.monotonic()
-        self.seconds[f"seconds_{name}"], self._last = now - self._last, now
+        self.seconds[f"seconds_{name}"] += now - self._last
+        self._last = now
