@@ -40,6 +40,7 @@ WORDS = (3, 150)
 """Of a question, as in the paper; Chinese characters count as words."""
 NUMBER = 5
 """Tools of a question at most, as in the report's benchmark."""
+RECIPE = "recipe.json"
 BEYOND = "beyond the number asked for"
 WRITER = {
     *("model", "backend", "dtype", "device", "seed", "temperature", "top_p"),
@@ -85,7 +86,7 @@ def run_self_instruct(recipe: SelfInstruct, folder: Path, say: Say) -> Path:
 
     Raises TrainError, and what the harness raises, one line each.
     """
-    _same(recipe, folder)
+    told = _same(recipe, folder)
     seeds = read_every(recipe.seeds or [str(files("qwen_train.alignment") / "tool-seeds.jsonl")], read_talk)
     named = [tool for talk in seeds for tool in talk.tools] + read_every(recipe.tools, read_tool)
     tools = list({tool["name_for_model"]: tool for tool in named}.values())
@@ -105,6 +106,8 @@ def run_self_instruct(recipe: SelfInstruct, folder: Path, say: Say) -> Path:
                 kept.append({"id": record.id, **talk.row()})
             except Rejected as error:
                 rejected.append({"id": record.id, "rule": error.rule, "detail": error.detail, "text": record.response})
+        # not before: a folder in which nothing was written is nobody's
+        write_atomic(folder / RECIPE, told)
         say(f"round {number + 1}: {len(kept)} of {recipe.samples} conversations, {len(rejected)} rejected")
         if len(kept) == recipe.samples:
             break
@@ -118,16 +121,15 @@ def run_self_instruct(recipe: SelfInstruct, folder: Path, say: Say) -> Path:
     return folder / "talks.jsonl"
 
 
-def _same(recipe: SelfInstruct, folder: Path) -> None:
-    """A folder belongs to one recipe; only more may be asked of it."""
+def _same(recipe: SelfInstruct, folder: Path) -> str:
+    """What is kept of a recipe, as JSON: a folder belongs to one, and only more may be asked of it."""
     told = recipe.model_dump(mode="json", exclude={"samples", "rounds", "concurrency"})
-    note = folder / "recipe.json"
+    note = folder / RECIPE
     if note.is_file():
         differs = difference(json.loads(note.read_text(encoding="utf-8")), told)
         if differs:
             raise TrainError(f"{folder}: begun with another recipe: {differs}; name another folder by --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(note, json.dumps(told, indent=1, ensure_ascii=False))
+    return json.dumps(told, indent=1, ensure_ascii=False)
 
 
 def read_every(paths: Sequence[str], read: Callable[[Any], Read]) -> list[Read]:

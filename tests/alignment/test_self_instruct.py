@@ -243,3 +243,10 @@ def test_a_model_of_this_process_writes_too(tiny, tmp_path, monkeypatch):
     assert self_instruct(monkeypatch, tmp_path, "null", *changes) == 0
     assert json.loads((tmp_path / "counts.json").read_text())["accepted"] == 0
     assert len(rows_of(tmp_path / "rejected.jsonl")) == 2
+
+
+def test_a_wrong_name_leaves_no_mark(tiny, tmp_path, monkeypatch, capsys):
+    changes = ("backend=native", "base_url=null", "rounds=1", "prompts=1", "examples=1", "max_tokens=2")
+    assert self_instruct(monkeypatch, tmp_path, "null", *changes, "model=no-such-model") == 2
+    assert "no-such-model" in capsys.readouterr().err.splitlines()[-1]
+    assert self_instruct(monkeypatch, tmp_path, "null", *changes, f"model={tiny}") == 0
