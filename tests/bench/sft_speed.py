@@ -4,9 +4,10 @@
 
 Each measurement is a process of its own, sides in turn, on one random Qwen2, one tokenizer, and the same token ids and
 targets: Alpaca's conversations, packed into rows of `length` whose conversations are blind to each other (TRL: `bfd`).
-Ours is the stage itself (`run_sft`, its own log). TRL's is its trainer as its users call it, with what makes it fastest
-here: fused AdamW, no gradient checkpointing, one row at a time, since it makes one row out of several. Both compute in
-bfloat16 over float32 weights, without dropout. Tokens are all that is read; there is no padding on either side.
+Ours is the stage itself (`run_sft`), timed where it writes its log. TRL's is its trainer as its users call it, with
+what makes it fastest here: fused AdamW, no gradient checkpointing, one row at a time, since it makes one row out of
+several. Both compute in bfloat16 over float32 weights, without dropout. Tokens are all that is read; there is no
+padding on either side.
 
 `ppo` runs a few steps with a function as reward, and shows the share of each phase out of the run's log.
 """
@@ -20,16 +21,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from qwen_train.alignment.ppo import PHASES
 from qwen_train.parallel import World
-from qwen_train.trainer.logs import read_log
+from qwen_train.trainer.logs import Log, read_log
 
 CASES: dict[str, dict[str, Any]] = {
     "nano": {"words": 8192, "length": 512, "batch": 32, "steps": 10},
@@ -75,21 +77,39 @@ def prepare(bench: Path, case: dict[str, Any], folder: Path) -> None:
     (folder / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:count]), encoding="utf-8")
 
 
-def ours(folder: Path, case: dict[str, Any], out: Path) -> Iterator[tuple[float, float]]:
-    """(Tokens, seconds) of each step."""
+@dataclass(frozen=True)
+class Mark:
+    """The end of a step: tokens read so far, and both clocks."""
+
+    tokens: float
+    seconds: float
+    processor: float
+
+
+def mark(tokens: float) -> Mark:
+    return Mark(tokens, time.perf_counter(), time.process_time())
+
+
+def ours(folder: Path, case: dict[str, Any], out: Path) -> list[Mark]:
     from qwen_train.alignment.settings import SFT
     from qwen_train.alignment.sft import run_sft
 
     data = [str(folder / "talks.jsonl")]
     common = {"dtype": "bfloat16", "length": case["length"], "dropout": 0.0, "checkpoint_every": 10**6}
-    run_sft(SFT(model=str(folder), data=data, batch=case["batch"], steps=case["steps"], **common), out, World(), _quiet)
-    rows = [row for row in read_log(out) if row["kind"] == "train"]
-    totals = [0, *(row["tokens"] for row in rows)]
-    for (before, after), row in zip(pairwise(totals), rows, strict=True):
-        yield after - before, (after - before) / row["tokens_per_second"]
+    recipe = SFT(model=str(folder), data=data, batch=case["batch"], steps=case["steps"], **common)
+    marks: list[Mark] = []
+
+    def write(self: Log, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        marks.append(mark(values["tokens"]))
+        whole(self, step, kind, values)
+
+    whole = Log.write
+    with patch.object(Log, "write", write):
+        run_sft(recipe, out, World(), _quiet)
+    return marks
 
 
-def theirs(folder: Path, case: dict[str, Any], out: Path) -> Iterator[tuple[float, float]]:
+def theirs(folder: Path, case: dict[str, Any], out: Path) -> list[Mark]:
     """The same of TRL; rows a step so many that a step reads about as much."""
     from datasets import Dataset
     from transformers import AutoTokenizer, Qwen2ForCausalLM, TrainerCallback
@@ -106,14 +126,11 @@ def theirs(folder: Path, case: dict[str, Any], out: Path) -> Iterator[tuple[floa
         [token if target else -100 for token, target in zip(one.ids, one.is_target, strict=True)] for one in fitted
     ]
     tokens = sum(len(one.ids) for one in fitted)
-    marks: list[tuple[float, float]] = []
+    marks: list[Mark] = []
 
     class Marks(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            marks.append((0.0, time.perf_counter()))
-
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            marks.append((float(state.num_input_tokens_seen), time.perf_counter()))
+            marks.append(mark(float(state.num_input_tokens_seen)))
 
     settings = SFTConfig(
         output_dir=str(out),
@@ -145,8 +162,7 @@ def theirs(folder: Path, case: dict[str, Any], out: Path) -> Iterator[tuple[floa
         processing_class=AutoTokenizer.from_pretrained(folder),
         callbacks=[Marks()],
     ).train()
-    for (before, begin), (after, end) in pairwise(marks):
-        yield after - before, end - begin
+    return marks
 
 
 def ppo(folder: Path, case: dict[str, Any], out: Path) -> dict[str, float]:
@@ -182,9 +198,15 @@ def measure(side: str, name: str, folder: Path, threads: int) -> dict[str, float
     with tempfile.TemporaryDirectory() as place:
         if side == "ppo":
             return ppo(folder, CASES[name], Path(place) / "run")
-        steps = list({"ours": ours, "theirs": theirs}[side](folder, CASES[name], Path(place) / "run"))[WARM:]
-    tokens, seconds = sum(tokens for tokens, _ in steps), sum(seconds for _, seconds in steps)
-    return {"speed": tokens / seconds, "step": tokens / len(steps), "memory": peak_memory(torch.device("cpu"))}
+        marks = {"ours": ours, "theirs": theirs}[side](folder, CASES[name], Path(place) / "run")
+    first, last = marks[WARM - 1], marks[-1]
+    tokens = last.tokens - first.tokens
+    return {
+        "speed": tokens / (last.seconds - first.seconds),
+        "per_processor_second": tokens / (last.processor - first.processor),
+        "step": tokens / (len(marks) - WARM),
+        "memory": peak_memory(torch.device("cpu")),
+    }
 
 
 def _quiet(text: str) -> None:
@@ -233,11 +255,14 @@ def _one(side: str, name: str, folder: Path, asked: argparse.Namespace) -> dict[
 
 
 def _of_sft(name: str, middle: dict[str, dict[str, float]]) -> list[str]:
-    lines = ["| case | side | tokens/s | tokens a step | memory, MB |", "|---|---|---|---|---|"]
+    lines = ["| case | side | tokens/s | tokens per processor-second | tokens a step | memory, MB |", "|---" * 6 + "|"]
     for side, m in middle.items():
-        lines.append(f"| {name} | {side} | {m['speed']:,.0f} | {m['step']:,.0f} | {m['memory']:,.0f} |")
-    ratios = {key: middle["ours"][key] / middle["theirs"][key] for key in ("speed", "memory")}
-    return [*lines, f"| {name} | ours / theirs | {ratios['speed']:.2f} | | {ratios['memory']:.2f} |"]
+        numbers = (m[key] for key in ("speed", "per_processor_second", "step", "memory"))
+        lines.append(f"| {name} | {side} | " + " | ".join(f"{number:,.0f}" for number in numbers) + " |")
+    speed, processor, memory = (
+        middle["ours"][key] / middle["theirs"][key] for key in ("speed", "per_processor_second", "memory")
+    )
+    return [*lines, f"| {name} | ours / theirs | {speed:.2f} | {processor:.2f} | | {memory:.2f} |"]
 
 
 def _of_ppo(m: dict[str, float]) -> list[str]:
