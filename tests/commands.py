@@ -108,6 +108,7 @@ def _read_recipe(command: str, recipe: Any, changes: list[str]) -> None:
     from qwen_train.recipe_file import read_recipe_table
 
     stages = {"sft": settings.SFT, "reward": settings.Reward, "ppo": settings.PPORecipe, "dpo": settings.DPO}
+    stages |= {"self-instruct": settings.SelfInstruct}
     if str(recipe).endswith(".yaml") and not _here(recipe):
         return
     if command in stages:
