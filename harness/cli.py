@@ -25,7 +25,7 @@ from harness.cli_options import (
     known_tasks,
     task_options,
 )
-from harness.cli_output import print_table
+from harness.cli_output import any_encoding, os_error_line, print_table
 from harness.ranks import ranks
 from harness.records import RunError
 from tasks.api import TaskError
@@ -252,6 +252,7 @@ def main() -> None:
         handler(signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, stop_like_ctrl_c)
+    any_encoding()
     try:
         app()
     except SystemExit as stop:
@@ -261,7 +262,7 @@ def main() -> None:
         _say(f"{said}; what was finished is kept: the same command continues a run")
         sys.exit(STOPPED if stopped.is_set() else INTERRUPTED)
     except OSError as error:
-        _say(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions")
+        _say(os_error_line(error))
         sys.exit(2)
     except user_errors() as error:
         _say(" ".join(str(error).split()))

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.records import Run
+
+
+def any_encoding() -> None:
+    """What a terminal's or a pipe's encoding lacks is printed as ?, and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def os_error_line(error: OSError) -> str:
+    """What the system refused, in a line that says what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+    remedy = "check space and permissions" if full or error.filename is None else "give another path"
+    return f"{error.filename or 'input/output'}: {error.strerror or error}; {remedy}"
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 1) -> None:

@@ -30,8 +30,10 @@ def read_completions(path: Path) -> Completions:
     try:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"--completions {path}: cannot be read as UTF-8 text ({error}); name a .jsonl file") from None
+    except OSError as error:
+        raise TaskError(f"--completions {path}: {error.strerror}; name a .jsonl file") from None
+    except UnicodeDecodeError as error:
+        raise TaskError(f"--completions {path}: no UTF-8 text ({error}); name a .jsonl file") from None
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():

@@ -79,7 +79,7 @@ def parts(corpus: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Part]:
     if corpus.is_dir():
         paths = sorted(path for path in corpus.rglob("*") if path.name.endswith(tuple(suffixes)) and path.is_file())
         if not paths:
-            raise TaskError(f"--corpus {corpus}: no file that is read; put {', '.join(suffixes)} files there")
+            raise TaskError(f"{corpus}: no file that is read; put {', '.join(suffixes)} files there")
     elif not corpus.is_file():
         raise TaskError(f"--corpus {corpus}: no such file or folder; name the training texts")
     elif not corpus.name.endswith(tuple(suffixes)):

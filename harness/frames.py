@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records import JSON_COLUMNS, Run, RunError, SampleRecord, canonical
+from harness.records import JSON_COLUMNS, Run, RunError, SampleRecord, canonical, replacing
 
 if TYPE_CHECKING:
     import pandas
@@ -49,10 +49,9 @@ def write(run: Run, path: Path, form: str) -> None:
     """Write the table; a file of that name is replaced once the new one is whole."""
     table = frame(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if form == "parquet":
-        table.to_parquet(partial, index=False)
-    else:
-        # texts in quotes, numbers bare: what is in quotes is text, for programs that care
-        table.to_csv(partial, index=False, na_rep=NOTHING, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    partial.replace(path)
+    with replacing(path) as partial:
+        if form == "parquet":
+            table.to_parquet(partial, index=False)
+        else:
+            # texts in quotes, numbers bare: what is in quotes is text, for programs that care
+            table.to_csv(partial, index=False, na_rep=NOTHING, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")

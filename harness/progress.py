@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 from rich.console import Console
@@ -50,13 +51,18 @@ class Bars(Progress):
         )
         self._ids: dict[str, int] = {}
         self._counts: dict[str, list[int]] = {}
-        self._start = self._last = time.monotonic()
+        self._start = time.monotonic()
+
+        self._ended = threading.Event()
+        self._clock = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> Bars:
         self._bars.start()
+        self._clock.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._bars.stop()
 
     def stage(self, text: str) -> None:
@@ -73,13 +79,22 @@ class Bars(Progress):
         self._bars.advance(self._ids[task])  # type: ignore[arg-type]
         counts = self._counts[task]
         counts[0] += 1
-        now = time.monotonic()
-        if self._bars.disable and (now - self._last > _LINE_SECONDS or counts[0] == counts[1]):
-            self._last = now
-            new = sum(done - before for done, _, before in self._counts.values())
-            left = sum(total - done for done, total, _ in self._counts.values())
-            rate = new / max(now - self._start, 1e-3)
-            # texts written side by side all end late: the first few say nothing of the rate
-            guess = f", about {left / rate:.0f} s left" if 0 < left < 10 * new else ""
-            state = ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in self._counts.items())
-            print(f"{state}; {now - self._start:.0f} s, {rate:.1f} samples/s{guess}", file=sys.stderr, flush=True)
+        if self._bars.disable and counts[0] == counts[1]:
+            self._line()
+
+    def _tick(self) -> None:
+        """Lines where there are no bars, also while the first samples are far from their verdicts."""
+        while self._bars.disable and not self._ended.wait(_LINE_SECONDS):
+            if self._counts:
+                self._line()
+
+    def _line(self) -> None:
+        counts = list(self._counts.items())  # another thread may begin a task
+        spent = time.monotonic() - self._start
+        new = sum(done - before for _, (done, _, before) in counts)
+        left = sum(total - done for _, (done, total, _) in counts)
+        rate = new / max(spent, 1e-3)
+        # texts written side by side all end late: the first few say nothing of the rate
+        guess = f", about {left / rate:.0f} s left" if new > 2 and 0 < left < 10 * new else ""
+        state = ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in counts)
+        print(f"{state}; {spent:.0f} s, {rate:.1f} samples/s{guess}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,14 +113,25 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old text or the new, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; what is written takes the place of `path`, or of the file that it links to, in one move: a
+    reader, or a crash, sees the old content or the new, never a part. Raises RunError for a device, a pipe, a folder.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise RunError(f"{path}: is there, and is no file that could be replaced; name another")
+    partial = target.with_name(target.name + ".partial")
+    yield partial
+    with partial.open("rb") as file:
         os.fsync(file.fileno())
-    partial.replace(path)
+    partial.replace(target)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file by `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 class Run:
@@ -135,24 +147,31 @@ class Run:
             self.spec: dict[str, Any] = json.loads(spec_file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{spec_file}: not JSON ({error}); delete the folder and run again") from error
-        if self.spec.get("format") != FORMAT:
+        if not isinstance(self.spec, dict) or "format" not in self.spec:
+            raise RunError(f"{self.path}: not a run folder (its spec.json is something else's); name another")
+        if self.spec["format"] != FORMAT:
             raise RunError(
-                f"{spec_file}: format {self.spec.get('format')}, this version reads {FORMAT}; use a new --out folder"
+                f"{spec_file}: format {self.spec['format']}, this version reads {FORMAT}; use a new --out folder"
             )
 
     @property
     def results(self) -> dict[str, TaskResult]:
         """The numbers by task, of `results.json`. Raises RunError while the run is unfinished."""
-        return {
-            name: TaskResult(
-                n=entry["n"],
-                metrics={metric: Estimate(**estimate) for metric, estimate in entry["metrics"].items()},
-                outcomes=entry["outcomes"],
-                sets={name: Estimate(**estimate) for name, estimate in entry.get("sets", {}).items()},
-                groups={group: Estimate(**estimate) for group, estimate in entry.get("groups", {}).items()},
-            )
-            for name, entry in self._json("results.json")["tasks"].items()
-        }
+        try:
+            return {
+                name: TaskResult(
+                    n=entry["n"],
+                    metrics={metric: Estimate(**estimate) for metric, estimate in entry["metrics"].items()},
+                    outcomes=entry["outcomes"],
+                    sets={name: Estimate(**estimate) for name, estimate in entry.get("sets", {}).items()},
+                    groups={group: Estimate(**estimate) for group, estimate in entry.get("groups", {}).items()},
+                )
+                for name, entry in self._json("results.json")["tasks"].items()
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self.path / 'results.json'}: no numbers of a run ({error!r}); delete it and run the command again"
+            ) from error
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -162,7 +181,7 @@ class Run:
     def records(self, task: str) -> Iterator[SampleRecord]:
         """The judged samples of a task in the data set's order."""
         if not (self.path / "samples.sqlite").exists():
-            return
+            raise RunError(f"{self.path}: its samples.sqlite is gone; run again with another --out folder")
         database = sqlite3.connect(f"file:{self.path / 'samples.sqlite'}?mode=ro", uri=True)
         try:
             names = ", ".join(f'"{name}"' for name in COLUMNS)
@@ -215,4 +234,9 @@ def difference(old: Any, new: Any, path: str = "") -> str | None:
             if found:
                 return found
         return None
-    return None if old == new else f"{path} ({canonical(old)} there, {canonical(new)} now)"
+    return None if old == new else f"{path} ({_short(old)} there, {_short(new)} now)"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else canonical(value)
+    return text if len(text) <= 60 else text[:60] + "..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,16 @@ class Store:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Create the folder and hold it. Raises RunError where it cannot be written, or another process holds it."""
+def locked(path: Path, marks: Collection[str]) -> Iterator[None]:
+    """Create the folder and hold it; what is not empty has one of the files `marks`, or it is not ours.
+
+    Raises RunError where it cannot be written, is not ours, or another process holds it.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        held = {file.name for file in path.iterdir()} - {"lock"}
+        if held and held.isdisjoint(marks):
+            raise RunError(f"{path}: holds other files, such as {min(held)}; give another --out folder")
         lock = (path / "lock").open("w")
     except OSError as error:
         raise RunError(f"{path}: cannot write there ({error.strerror}); give another --out folder") from error
@@ -64,7 +70,7 @@ def open_store(path: Path, spec: Mapping[str, Any], *, anew: bool = False) -> It
     Raises RunError where it cannot be written, is in use by another process, holds another spec (naming the field), or
     would be begun again but holds what a model gave.
     """
-    with locked(path):
+    with locked(path, ("spec.json", "samples.sqlite")):
         if anew:
             _clear(path)
         if (path / "spec.json").exists():

@@ -75,7 +75,7 @@ def pairs(answers: Path, opponent: Path, data_dir: Path | None) -> list[Pair]:
     ours, theirs = read_answers(answers), read_answers(opponent)
     if unknown := [item for item in ours if item not in questions]:
         raise TaskError(
-            f"{answers}: id {unknown[0]!r} is none of the questions'; give their file (win_rate/prompts.jsonl) "
+            f"{answers}: id {unknown[0]!r} belongs to no question; give the questions' file (win_rate/prompts.jsonl) "
             "by --data-dir"
         )
     if missing := [item for item in ours if item not in theirs]:

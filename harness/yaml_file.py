@@ -20,8 +20,17 @@ def read_table(path: Path | Traversable, where: str, error: type[Exception], exa
     """The file's keys with what they hold; `where` names it in errors, `example` is a line of such a file."""
     import yaml
 
+    class Once(yaml.SafeLoader):
+        """A key that stands twice is an error: one of the two would be lost without a word."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise yaml.YAMLError(f"{twice[0]} stands there twice")
+            return super().construct_mapping(node, deep)
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Once)
     except OSError as problem:
         raise error(f"{where}: {problem.strerror}; name a YAML file") from problem
     except (UnicodeDecodeError, yaml.YAMLError) as problem:

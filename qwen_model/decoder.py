@@ -199,7 +199,8 @@ class Decoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.norm.weight.dtype
+        """What passes compute in, and keys and values are kept in."""
+        return self.compute_dtype or self.model.norm.weight.dtype
 
     @property
     def device(self) -> torch.device:

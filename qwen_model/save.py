@@ -52,7 +52,7 @@ def save_model(model: Decoder, folder: str | Path, layout: Layout = "qwen2") -> 
     if model.config.scalar_head and layout == "qwen2":
         layout = "qwen2-scalar"
     parameters = dict(model.named_parameters())
-    config = write_model_config(model.config, layout, str(model.dtype).removeprefix("torch."))
+    config = write_model_config(model.config, layout, str(model.model.norm.weight.dtype).removeprefix("torch."))
     if any(parameter.is_meta for parameter in parameters.values()):
         raise ModelError(f"{folder}: the model has no weights yet; load or initialise them before saving")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

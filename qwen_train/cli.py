@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from harness.cli_output import any_encoding, os_error_line
 from harness.records import RunError
 from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
@@ -36,6 +37,7 @@ alignment_cli.register(app)
 
 def main() -> None:
     """Entry point: errors of the user's are one line and exit code 2, Ctrl-C is 130, neither shows a traceback."""
+    any_encoding()
     try:
         app()
     except SystemExit as stop:
@@ -43,7 +45,7 @@ def main() -> None:
             _say("interrupted; what was finished is kept: the same command goes on")
         raise
     except OSError as error:
-        _say(f"{error.filename or 'input/output'}: {error.strerror or error}; check space and permissions")
+        _say(os_error_line(error))
         sys.exit(2)
     except Stopped as stop:
         _say(str(stop))

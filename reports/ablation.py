@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.records import RunError, write_atomic
 from reports import ablation_plots
-from reports.page import new_environment
+from reports.texts import new_environment
 
 if TYPE_CHECKING:
     import pandas

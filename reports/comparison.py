@@ -11,9 +11,9 @@ from typing import Any
 from harness.comparison import Difference, RunComparison, TaskComparison
 from harness.records import write_atomic
 from reports.frames import differences, flips, parts
-from reports.page import new_environment
-from reports.page import table as markdown_table
 from reports.render import DECIMALS
+from reports.texts import new_environment
+from reports.texts import table as markdown_table
 
 SHOWN = 100
 """Flipped samples of a task that are shown on the page; flips.csv has all."""

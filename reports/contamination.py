@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import write_atomic
-from reports.page import new_environment
+from reports.texts import new_environment
 
 SHOWN = 50
 """Items with an overlap that are shown per task, those with most of their grams found first."""

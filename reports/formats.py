@@ -8,9 +8,9 @@ from typing import Any
 
 from reports import paper
 from reports.beside import Beside, Shown
-from reports.page import cell as markdown_cell
-from reports.page import new_environment
-from reports.page import table as markdown_table
+from reports.texts import cell as markdown_cell
+from reports.texts import new_environment
+from reports.texts import table as markdown_table
 
 LATEX = {
     **{character: "\\" + character for character in "&%$#_{}"},

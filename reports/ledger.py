@@ -11,9 +11,9 @@ from harness.claims.findings import NOT_YET, VERDICTS, Effect, Finding, Outcome
 from harness.records import write_atomic
 from reports import ablation, paper
 from reports.ablation_plots import Plot
-from reports.page import new_environment
-from reports.page import table as markdown_table
 from reports.plot import GRID, INK
+from reports.texts import new_environment
+from reports.texts import table as markdown_table
 
 HEADER = ("claim", "report", "on", "effect (95 % interval)", "wanted", "seeds", "verdict")
 DETAIL = ("test", "effect (95 % interval)", "unit", "wanted", "n", "seeds", "verdict")

@@ -1,22 +1,11 @@
-"""`report.md` and `report.html` of one run, and what all pages have in common.
-
-What a model wrote is untrusted: it may hold markup, control characters or lines of a megabyte. Every string on a page
-goes through `visible`, then through Jinja's escaping or into the page's data, which its script shows as text only; the
-page's own policy forbids other scripts and all loading.
-"""
+"""`report.md` and `report.html` of one run."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Any
-
-from harness.records import Run, spec_hash, write_atomic
+from harness.records import Run, write_atomic
 from reports import causes, render
-
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]",
-)
+from reports.site import environment, facts, measured_parts, write_site
+from reports.texts import cell, table
 
 
 def write_report(run: Run) -> None:
@@ -24,69 +13,9 @@ def write_report(run: Run) -> None:
 
     Raises RunError if the run has no results yet.
     """
-    from reports.site import write_site
-
     summary = render.summary_table(run)
     write_atomic(run.path / "report.md", _markdown(run, summary))
     write_site(run.path / "report.html", [run])
-
-
-def visible(text: str) -> str:
-    """The text with everything unprintable or misleading spelled out: controls, direction marks, lone surrogates."""
-    return _UNSEEN.sub(_spelled, text)
-
-
-def _spelled(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's pictures of the control characters
-    return "\u2421" if code == 0x7F else f"⟨U+{code:04X}⟩"
-
-
-def new_environment() -> Any:
-    """Jinja's, with every string made visible and escaped."""
-    import jinja2
-    from markupsafe import Markup
-
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-    )
-
-
-def facts(run: Run) -> list[tuple[str, str]]:
-    """What the head of a page says of the run."""
-    model = run.spec.get("model", {})
-    names = {
-        "name": "Model",
-        "dtype": "Data type",
-        "backend": "Backend",
-        "device": "Device",
-        "quantisation": "Quantisation",
-    }
-    found = [(label, str(model[key] or "none")) for key, label in names.items() if key in model]
-    if "fingerprint" in model:
-        found.append(("Model fingerprint", str(model["fingerprint"])))
-    return [*found, ("Spec hash", spec_hash(run.spec))]
-
-
-def environment(run: Run) -> dict[str, Any]:
-    """`environment.json`, or nothing: a report without it is better than none."""
-    return run.environment if (run.path / "environment.json").is_file() else {}
-
-
-def measured_parts(run: Run, row: render.Row) -> tuple[tuple[str, list[render.Measure]], ...]:
-    """Tables of the metric by set and by group, those that have any: (what, lines)."""
-    result = run.results[row.task]
-    return tuple(
-        (what, [render.measure(name, row.score.kind, estimate) for name, estimate in estimates.items()])
-        for what, estimates in (("set", result.sets), ("group", result.groups))
-        if estimates
-    )
 
 
 def _markdown(run: Run, summary: render.Summary) -> str:
@@ -110,17 +39,3 @@ def _markdown(run: Run, summary: render.Summary) -> str:
         if section != "packages":  # long; in report.html and environment.json
             lines += ["", f"### {cell(section)}", "", *table(("name", "value"), pairs)]
     return "\n".join([*lines, "", "Samples, plot, packages and the exact spec are in `report.html`.", ""])
-
-
-def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, escaped: bool = False) -> list[str]:
-    """Lines of a Markdown table; cells that are `escaped` already are Markdown."""
-    cells = [header, ("---",) * len(header), *[row if escaped else tuple(map(cell, row)) for row in rows]]
-    return ["| " + " | ".join(row) + " |" for row in cells]
-
-
-def cell(text: str) -> str:
-    """Text that stays inside its cell and is no markup."""
-    text = visible(" ".join(text.split()))
-    for character in "\\|`*_<>[]":
-        text = text.replace(character, "\\" + character)
-    return text

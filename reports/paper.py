@@ -124,7 +124,7 @@ def label(name: str) -> str:
 
 def billions(params: str) -> float:
     """Thousands of millions of parameters, of a size as printed: "7B v1.1" is 7."""
-    found = re.match(r"[\d.]+(?=B)", params)
+    found = re.match(r"[\d.]+(e-\d+)?(?=B)", params)  # a tiny model of ours is 9.9e-05B
     if found is None:
         raise ValueError(f"{params!r} is no size such as 1.8B")
     return float(found[0])

@@ -49,6 +49,8 @@ class Measure:
     @property
     def interval(self) -> str:
         """The interval in print."""
+        if self.kind != "share" and self.n < 2:
+            return "–"  # of one value no spread is seen
         return f"{self._number(self.low)} – {self._number(self.high)}"
 
     def _number(self, value: float) -> str:

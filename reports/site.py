@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from harness.comparison import RunComparison
-from harness.records import Estimate, Run, run_names, write_atomic
+from harness.records import Estimate, Run, run_names, spec_hash, write_atomic
 from reports import ablation, causes, comparison, formats, frames, render
 from reports.beside import Beside
 from reports.packs import Packed, pack
-from reports.page import environment, facts, measured_parts, new_environment, visible
 from reports.plot import plot, shares
+from reports.texts import new_environment, visible
 
 if TYPE_CHECKING:
     import pandas
@@ -196,3 +196,34 @@ def _markup(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup(text)
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What the head of a page says of the run."""
+    model = run.spec.get("model", {})
+    names = {
+        "name": "Model",
+        "dtype": "Data type",
+        "backend": "Backend",
+        "device": "Device",
+        "quantisation": "Quantisation",
+    }
+    found = [(label, str(model[key] or "none")) for key, label in names.items() if key in model]
+    if "fingerprint" in model:
+        found.append(("Model fingerprint", str(model["fingerprint"])))
+    return [*found, ("Spec hash", spec_hash(run.spec))]
+
+
+def environment(run: Run) -> dict[str, Any]:
+    """`environment.json`, or nothing: a report without it is better than none."""
+    return run.environment if (run.path / "environment.json").is_file() else {}
+
+
+def measured_parts(run: Run, row: render.Row) -> tuple[tuple[str, list[render.Measure]], ...]:
+    """Tables of the metric by set and by group, those that have any: (what, lines)."""
+    result = run.results[row.task]
+    return tuple(
+        (what, [render.measure(name, row.score.kind, estimate) for name, estimate in estimates.items()])
+        for what, estimates in (("set", result.sets), ("group", result.groups))
+        if estimates
+    )

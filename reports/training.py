@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import write_atomic
-from reports.page import new_environment
 from reports.plot import GRID, INK, OURS, THEIRS, inline_svg
+from reports.texts import new_environment
 
 Rows = Sequence[Mapping[str, Any]]
 _POINTS = 2000

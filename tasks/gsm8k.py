@@ -157,8 +157,10 @@ def file_header(path: Path) -> str:
     """The user's file, word for word."""
     try:
         header = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"--shots-file {path}: cannot be read as UTF-8 text ({error}); name a readable file") from None
+    except OSError as error:
+        raise TaskError(f"--shots-file {path}: {error.strerror}; name a readable file") from None
+    except UnicodeDecodeError as error:
+        raise TaskError(f"--shots-file {path}: no UTF-8 text ({error}); name a readable file") from None
     if not header.strip():
         raise TaskError(f"--shots-file {path}: is empty; give a file with worked examples, or leave the option out")
     return header

@@ -50,7 +50,7 @@ def run(sweep: Sweep, folder: Path, facts: Mapping[str, Any], progress: Progress
     failed = dict(sweep.failed)
     finished: list[tuple[Unit, Run]] = []
     models = _Models()
-    with locked(folder):
+    with locked(folder, ("sweep.json", "runs")):
         for number, unit in enumerate(sweep.units, start=1):
             progress.stage(f"[{number}/{len(sweep.units)}] {unit.label}")
             path = folder / "runs" / spec_hash(unit.prepared.spec)[:12]

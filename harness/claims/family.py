@@ -13,6 +13,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from harness.claims.files import Part, read_file
+from qwen_model.catalogue import entry
+from qwen_model.download import DownloadError
+from tasks.api import TaskError
 
 NANO = Path(__file__).with_name("nano.yaml")
 _NAME = re.compile(r"[\w.-]+")
@@ -120,7 +123,7 @@ def read_family(path: Path) -> Family:
             size=size.size,
             seed=None,
             trained=size.trained or found.trained,
-            models={role: _place(path, value) for role in ROLES if (value := getattr(size, role)) is not None},
+            models={role: _model(path, role, value) for role in ROLES if (value := getattr(size, role)) is not None},
         )
         for size in found.sizes
     ]
@@ -133,6 +136,17 @@ def read_family(path: Path) -> Family:
         trained_here=bool(found.seeds),
         lines=tuple(lines),
     )
+
+
+def _model(file: Path, role: str, name: str) -> str:
+    """Raises TaskError for what is neither there nor known by name."""
+    place = _place(file, name)
+    if not Path(place).exists():
+        try:
+            entry(name)
+        except DownloadError as error:
+            raise TaskError(f"{file}: {role}: {error}") from error
+    return place
 
 
 def _place(file: Path, name: str) -> str:

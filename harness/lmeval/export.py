@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.lmeval.index import PREFIX
 from harness.lmeval.tasks import LOGGED, measure_name
-from harness.records import Run, SampleRecord, TaskResult, spec_hash, write_atomic
+from harness.records import Run, SampleRecord, TaskResult, replacing, spec_hash, write_atomic
 from tasks.api import OUTCOME_METRICS
 
 OURS = "qwen_harness_"
@@ -47,14 +47,12 @@ def export(run: Run, out: Path) -> Path:
     for task, name in names.items():
         values[task], seen = {}, []
         path = folder / f"samples_{name}_{date}.jsonl"
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
+        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             for row in _rows(run, task):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 seen.append(row["doc_hash"] + row["prompt_hash"] + row["target_hash"])
                 for metric in row["metrics"]:
                     values[task].setdefault(measure_name(metric, row["filter"]), []).append(row[metric])
-        partial.replace(path)
         hashes[name] = hash_string("".join(seen))
     document = _results(run, results, names, values)
     document |= {"date": stamp.replace(tzinfo=UTC).timestamp(), "task_hashes": hashes}

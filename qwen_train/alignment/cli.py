@@ -1,4 +1,4 @@
-"""`qwen-train sft`, `reward`, `ppo`, `dpo` and `align`."""
+"""`qwen-train self-instruct`, `sft`, `reward`, `ppo`, `dpo` and `align`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ def register(app: typer.Typer) -> None:
     for stage in (reward, ppo, dpo):
         name = stage.__name__
         app.command(epilog=f"Example: qwen-train {name} {name}.yaml --out train/{name}")(stage)
+    app.command(epilog="Example: qwen-train self-instruct self-instruct --out data/tools --set model=train/base/model")(
+        self_instruct
+    )
     app.command(epilog="Example: qwen-train align align-nano --base BASE --data chat-data --out train/chat")(align)
 
 
@@ -56,6 +59,20 @@ def dpo(recipe: Recipe, out: Out, set: Set = None, device: Device = "auto") -> N
     from qwen_train.alignment.settings import DPO
 
     _run(run_dpo, DPO, recipe, out, set, device)
+
+
+def self_instruct(recipe: Recipe, out: Out, set: Set = None) -> None:
+    """Have a model write conversations with tools, and keep those that pass the filters: data for `sft`.
+
+    What was rejected is kept with the rule and the reason.
+    """
+    from qwen_train.alignment.recipes import read_stage
+    from qwen_train.alignment.self_instruct import run_self_instruct
+    from qwen_train.alignment.settings import SelfInstruct
+
+    settings = read_stage(recipe, SelfInstruct, set or [])
+    found = run_self_instruct(settings, out, lambda text: typer.echo(text, err=True))
+    typer.echo(f"the conversations are in {found}", err=True)
 
 
 def align(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from qwen_model.decoder import Decoder
 from qwen_model.layout import Documents
 from qwen_model.tokenizer import Tokenizer
+from qwen_train.alignment.experience import Experience, gathered
 from qwen_train.alignment.losses import (
     RunningMean,
     advantages_and_returns,
@@ -30,10 +31,10 @@ from qwen_train.alignment.losses import (
     value_loss,
 )
 from qwen_train.alignment.models import Copy
-from qwen_train.alignment.nucleus import Nucleus, logprobs_within
+from qwen_train.alignment.nucleus import logprobs_within
 from qwen_train.alignment.order import places_of
 from qwen_train.alignment.packing import Row, spread
-from qwen_train.alignment.rollouts import Text, gathered, joined, measure, rows_of, sample, values_of
+from qwen_train.alignment.rollouts import Text, joined, measure, rows_of, sample, values_of
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Micro, NextToken, Optimiser, Section, Update
 
@@ -74,23 +75,9 @@ Scorer = Callable[[Sequence[Text]], Sequence[float]]
 """One number per text, the higher the better."""
 
 
-_NOTHING = torch.empty(0)
-
-
-@dataclass(frozen=True)
-class Experience:
-    """A response and what is known of it before any update; tensors are (T,), one entry per token of the response."""
-
-    text: Text
-    raw: float
-    """The score as the reward model gave it."""
-    old: Tensor
-    kl: Tensor
-    values: Tensor
-    entropy: Tensor
-    nucleus: Nucleus | None
-    advantages: Tensor = _NOTHING
-    returns: Tensor = _NOTHING
+PHASES = ("write", "measure", "values", "reward", "update_value", "update_policy")
+"""Of a step, as its log times them: responses; their log-probabilities under policy and reference; values; scores; the
+two models' updates."""
 
 
 class _PolicyLoss(nn.Module):
@@ -183,8 +170,7 @@ class PPO:
             only=range(self.world.rank, len(asked), self.world.size),
         )
         clock.mark("write")
-        experience = self._experience(texts)
-        clock.mark("score")
+        experience = self._experience(texts, clock)
         facts = _summary(experience)
         warming = number < s.value_steps
         generator = torch.Generator().manual_seed(seed_of(self.seed, number))
@@ -195,22 +181,27 @@ class PPO:
             for chosen in order.tensor_split(s.minibatches):
                 batch = [experience[place] for place in chosen.tolist()]
                 found = self._update_value(batch)
+                clock.mark("update_value")
                 if not warming and (s.stop_kl is None or moved <= s.stop_kl):
                     found |= self._update_policy(batch, number)
                     moved = found["moved"]
+                    clock.mark("update_policy")
                 for name, amount in found.items():
                     sums.setdefault(name, []).append(amount)
-        clock.mark("update")
         facts |= {name: sum(amounts) / len(amounts) for name, amounts in sums.items()}
         facts |= {"policy_updates": float(len(sums.get("moved", ()))), "value_only": float(warming)}
         return facts | clock.seconds, experience
 
-    def _experience(self, texts: list[Text]) -> list[Experience]:
+    def _experience(self, texts: list[Text], clock: _Clock) -> list[Experience]:
         """What is known of this process's texts, and of all others'."""
         s = self.settings
         spoken = measure(self.writer.model, texts, length=self.length, top_p=s.top_p)
         expected = measure(self.reference, texts, length=self.length)
+        clock.mark("measure")
         values = values_of(self.judge.follow(), texts, length=self.length)
+        clock.mark("values")
+        scores = self.score(texts)
+        clock.mark("reward")
         made = [
             Experience(
                 text=text,
@@ -221,7 +212,7 @@ class PPO:
                 entropy=said.entropy,
                 nucleus=said.nucleus,
             )
-            for text, raw, said, other, value in zip(texts, self.score(texts), spoken, expected, values, strict=True)
+            for text, raw, said, other, value in zip(texts, scores, spoken, expected, values, strict=True)
         ]
         return self._judged(gathered(made, self.world))
 
@@ -316,12 +307,13 @@ def _summary(experience: list[Experience]) -> dict[str, float]:
 
 
 class _Clock:
-    """Seconds between marks."""
+    """Seconds before each mark since the one before it, summed by name."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds = {f"seconds_{name}": 0.0 for name in PHASES}
         self._last = time.monotonic()
 
     def mark(self, name: str) -> None:
         now = time.monotonic()
-        self.seconds[f"seconds_{name}"], self._last = now - self._last, now
+        self.seconds[f"seconds_{name}"] += now - self._last
+        self._last = now

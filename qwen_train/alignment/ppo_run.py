@@ -15,9 +15,10 @@ from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import sha256_file
 from qwen_model.tokenizer import Tokenizer
 from qwen_train.alignment.conversations import BadRow, RowError, rows
+from qwen_train.alignment.experience import Experience
 from qwen_train.alignment.models import begin_with, compute, end_ids, tokenizer_of
 from qwen_train.alignment.pairs import messages_of
-from qwen_train.alignment.ppo import PPO, Experience, Scorer
+from qwen_train.alignment.ppo import PPO, Scorer
 from qwen_train.alignment.rollouts import Text, measure, sample
 from qwen_train.alignment.scorers import scorer
 from qwen_train.alignment.settings import PPORecipe

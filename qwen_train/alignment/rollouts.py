@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from qwen_model.chatml import Example
@@ -23,7 +21,6 @@ from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import Tokenizer
 from qwen_train.alignment.nucleus import Nucleus, join, logprobs_within, nucleus_of
 from qwen_train.alignment.packing import Row, pack
-from qwen_train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -144,15 +141,3 @@ def joined(nuclei: Sequence[Nucleus | None], sizes: Sequence[int]) -> Nucleus | 
     """The nucleus of a row; None where the whole vocabulary could be drawn."""
     kept = [nucleus for nucleus in nuclei if nucleus is not None]
     return join(kept, list(sizes)) if kept else None
-
-
-Kept = TypeVar("Kept")
-
-
-def gathered(own: list[Kept], world: World) -> list[Kept]:
-    """Every process's items, in the order in which they were dealt: one to each process by turns."""
-    if world.size == 1:
-        return own
-    shares: list[Any] = [None] * world.size
-    dist.all_gather_object(shares, own)  # a pickle, between the processes of one training run
-    return [shares[place % world.size][place // world.size] for place in range(sum(map(len, shares)))]

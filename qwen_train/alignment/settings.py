@@ -104,3 +104,39 @@ class PPORecipe(Stage):
         if s.minibatches > s.queries * s.responses:
             raise ValueError(f"ppo.minibatches: {s.minibatches} are more than the responses of a step; lower it")
         return self
+
+
+class SelfInstruct(Section):
+    """Section 3.4 and Wang et al. (2023): about 2,000 samples, and ROUGE-L below 0.7 between questions. The rest is
+    ours."""
+
+    model: str
+    """Who writes: a checkpoint folder, a catalogue name, or a server's name for its model."""
+    seeds: list[str] = Field(default=[])
+    """Conversations to begin with (docs/alignment.md has the form); none: ours, that come with the package."""
+    tools: list[str] = Field(default=[])
+    """Further tools to write about, beside those of the seeds."""
+    samples: int = Field(default=2000, ge=1)
+    """Conversations to accept."""
+    prompts: int = Field(default=500, ge=1)
+    """Of a round."""
+    rounds: int = Field(default=50, ge=1)
+    """At most."""
+    examples: int = Field(default=4, ge=1)
+    """In a prompt; one in four is one that was accepted in a round before."""
+    similar: float = Field(default=0.7, gt=0, le=1)
+    """ROUGE-L with a known question from which on a new one is rejected."""
+    max_tokens: int = Field(default=512, ge=1)
+    chat: bool = False
+    """Ask by a user's turn, which suits servers that do nothing else; else the model goes on with a text."""
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    seed: int = 1234
+    backend: Literal["native", "hf", "vllm", "openai"] = "native"
+    dtype: Dtype = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    base_url: str | None = None
+    """openai: the server's address, such as http://localhost:8000/v1."""
+    tokenizer: str | None = None
+    concurrency: int = Field(default=16, ge=1)
+    """openai: requests at once."""

@@ -201,6 +201,8 @@ def _files(stages: Stages) -> dict[str, Any]:
 
 
 def _same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    if not {"corpus", "files", "config"} <= old.keys():
+        raise TrainError(f"{out}: its {SPEC} is something else's; give another --out")
     for part in ("corpus", "files"):
         if old.get(part) != new[part]:
             raise TrainError(

@@ -68,7 +68,7 @@ def run(
             _tell(model, places.training)
             typer.echo(
                 f"next: harness run --task long-ppl --model {model} --documents {places.tokens / 'held-out.jsonl'}"
-                " --lengths 256,1024,4096"
+                f" --lengths {read.training.context}"
             )
     finally:
         leave_world(world)

@@ -72,7 +72,7 @@ class Trainer:
         """Train to the end. Raises Stopped after Ctrl-C or SIGTERM, TrainError where training cannot go on."""
         first = self.world.first
         with Watch() as watch, Speedometer(self.step, self.steps, shown=first) as meter:
-            if self.step:
+            if 0 < self.step < self.steps:
                 meter.say(f"going on from the checkpoint of step {self.step}")
             log = Log(self.folder, self.step) if first else None
             try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from qwen_model.checkpoint import load_tokenizer
-from qwen_train.alignment.models import begin_with
+from qwen_train.alignment.experience import Experience, _read, _written
+from qwen_train.alignment.models import begin_with, compute, export
 from qwen_train.alignment.nucleus import logprobs_within
 from qwen_train.alignment.rollouts import joined, measure, rewards_of, sample, values_of
 
@@ -76,3 +79,31 @@ def test_values_and_rewards(tiny, texts):
             found = model(torch.tensor([text.ids]))[0, :, 0]
             assert torch.allclose(value, found[len(text.query) - 1 : -1], atol=1e-4)
             assert float(reward) == pytest.approx(float(found[-1]), abs=1e-4)
+
+
+def test_what_processes_tell_each_other_comes_back_as_it_was(policy, texts):
+    spoken = measure(policy, texts, length=40, top_p=0.9)
+    own = [
+        Experience(text, -0.1, said.within, said.logprobs, said.logprobs, said.entropy, nucleus)
+        for text, said, nucleus in zip(texts, spoken, [None, *(said.nucleus for said in spoken[1:])], strict=True)
+    ]
+    for made, back in zip(own, _read(_written(own), torch.device("cpu")), strict=True):
+        assert (made.text, made.raw) == (back.text, back.raw)
+        for one, other in ((made, back), *([(made.nucleus, back.nucleus)] if made.nucleus else [])):
+            for name, value in vars(one).items():
+                assert not torch.is_tensor(value) or torch.equal(value, getattr(other, name)), name
+        assert (made.nucleus is None) == (back.nucleus is None)
+
+
+def test_texts_are_written_and_measured_in_bfloat16_over_float32_weights(tiny, tmp_path):
+    policy, tokenizer = begin_with(str(tiny)), load_tokenizer(tiny)
+    compute(policy, "bfloat16")
+    written = sample(policy, tokenizer, QUERIES, max_tokens=9, top_p=0.9, seed=3)
+    coarse = measure(policy, written, length=40)
+    compute(policy, "float32")
+    for one, other in zip(coarse, measure(policy, written, length=40), strict=True):
+        torch.testing.assert_close(one.logprobs, other.logprobs, atol=0.3, rtol=0)
+        assert not torch.equal(one.logprobs, other.logprobs)
+    compute(policy, "bfloat16")
+    export(policy, tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["torch_dtype"] == "float32"

@@ -1,7 +1,7 @@
 """Do our engine and lm-evaluation-harness's own `hf` model give the same answers to the same prompts? Writes
 docs/lm-eval-agreement.md.
 
-    python -m tests.bench.lm_eval_agreement [--model smollm2-135m-instruct] [--gsm8k 60]
+    python -m tests.bench.lm_eval_agreement [--model smollm2-135m-instruct] [--gsm8k 24]
 
 All items of five MMLU subjects by the letters' log-probabilities, and GSM8K's 8-shot prompts by greedy texts, float32.
 About a quarter of an hour for the default on two cores, nearly all of it lm-eval's.
@@ -115,7 +115,7 @@ def texts(model: str, theirs: Any, folder: Path, limit: int) -> Agreement:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--gsm8k", type=int, default=60)
+    parser.add_argument("--gsm8k", type=int, default=24)
     options = parser.parse_args()
     from lm_eval.models.huggingface import HFLM
 

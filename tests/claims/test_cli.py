@@ -135,7 +135,10 @@ def test_a_mistake_is_one_line(tmp_path, options, message):
 
 def test_a_family_of_ones_own(tmp_path):
     family = tmp_path / "family.yaml"
-    family.write_text("family: mine\ntrained: 512\nsizes:\n  - {size: 0.5B, base: M}\n  - {size: 1.5B, base: N}\n")
+    sizes = (
+        "sizes:\n  - {size: 0.5B, base: qwen2.5-coder-0.5b-instruct}\n  - {size: 1.5B, base: smollm2-135m-instruct}\n"
+    )
+    family.write_text("family: mine\ntrained: 512\n" + sizes)
     dry = claims("--models", str(family), "--results", str(tmp_path), "--only", "mmlu-logn", "--dry-run").stdout
     assert "4 commands" in dry and "logn=on" in dry
     said = json.loads(

@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
 from harness.claims import experiment as experiments_of
@@ -17,6 +16,7 @@ from harness.claims.plan import Plan
 from harness.claims.steps import Job, read_steps
 from reports import paper
 from tasks.api import TaskError
+from tests.commands import accept
 
 ALL = experiments()
 STEPS = read_steps()
@@ -39,6 +39,8 @@ def plans(tmp_path_factory) -> dict[str, Plan]:
         for name in step.data:
             (data / name).mkdir(parents=True, exist_ok=True)
     (folder / "mine.yaml").write_text(GIVEN)
+    for role in ROLES:
+        (folder / f"{role}-model").mkdir()
     families = {"trained": read_family(NANO), "given": read_family(folder / "mine.yaml")}
     return {kind: Plan(family, folder / "results", data) for kind, family in families.items()}
 
@@ -86,40 +88,9 @@ def commands(plans) -> list[Job]:
 
 
 def test_every_command_is_taken_by_its_program(plans):
-    """Parsed by the real command lines, without running them; values are read as the commands read them."""
-    import harness.claims.texts as texts
-    import harness.cli
-    import qwen_train.cli
-    from harness.ablation.cells import cells
-    from harness.cli_options import filters_of, lengths_of
-    from harness.long_context import parse
-    from harness.registry import task_class
-
-    programs = {
-        "harness": typer.main.get_command(harness.cli.app),
-        "qwen-train": typer.main.get_command(qwen_train.cli.app),
-    }
-    seen = set()
     for job in commands(plans):
-        program, *words = job.command
-        seen.add(program)
-        if program == "python":
-            assert words[:2] == ["-m", "harness.claims.texts"] and words[2] in texts.KINDS
-            continue
-        command = programs[program]
-        while hasattr(command, "commands"):
-            command = command.commands[words.pop(0)]
-        values = command.make_context(job.step, list(words)).params
-        for task in (values.get("task") or "").split(","):
-            if task and not task.startswith("lm-eval/"):
-                task_class(task)
-        filters_of(values.get("filter") or [])
-        lengths_of(values.get("lengths"))
-        if values.get("long_context"):
-            parse(values["long_context"])
-        if values.get("rows"):
-            cells([values["model"]], [values["task"]], values["rows"].split(","), [])
-    assert seen == {"harness", "qwen-train", "python"}
+        accept(job.command)
+    assert {job.command[0] for job in commands(plans)} == {"harness", "qwen-train", "python"}
 
 
 def test_every_recipe_is_one_of_its_stage(plans):
@@ -208,6 +179,10 @@ def test_only_names_claims_and_tables(monkeypatch):
         ("family: a\nsizes: [{size: s, chatt: M}]\n", "chatt: no such field; did you mean chat"),
         ("family: a\nsizes: [{size: s}]\nreach: 2\n", "reach: "),
         ("family: a\nsizes: [{size: ../s}]\n", "to name a folder"),
+        (
+            "family: a\nsizes: [{size: s, base: smollm2-135m}]\n",
+            "base: smollm2-135m: no such model",
+        ),
     ],
 )
 def test_a_family_with_a_mistake_is_one_line(tmp_path, text, message):
@@ -228,7 +203,7 @@ def test_paths_of_a_family_are_seen_from_its_file(tmp_path):
 
 def test_what_a_family_lacks_is_said(tmp_path):
     path = tmp_path / "family.yaml"
-    path.write_text("family: a\nsizes: [{size: s, base: M}]\n")
+    path.write_text("family: a\nsizes: [{size: s, base: smollm2-135m-instruct}]\n")
     family = read_family(path)
     plan = Plan(family, tmp_path, None)
     (line,) = family.lines

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness.records import Run
+from tests.commands import ROOT
+from tests.harness.pages import blocks
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "add-a-task.md"
 MODEL = "smollm2-135m-instruct"
-BLOCK = re.compile(r"(?P<before>[^\n]*)\n\n```(?P<kind>\w+)\n(?P<body>.*?)```", re.DOTALL)
 
 
 def follow(folder: Path, model: str) -> dict[str, str]:
@@ -31,15 +31,15 @@ def follow(folder: Path, model: str) -> dict[str, str]:
         "PYTHONPATH": f"{folder / 'site'}:{ROOT}",
     }
     printed = {}
-    for block in BLOCK.finditer(PAGE.read_text(encoding="utf-8")):
-        if block["kind"] != "sh":
-            name = re.search(r"`([^`]+)`:$", block["before"])
-            assert name, f"no file is named before {block['body'][:40]!r}"
+    for block in blocks(PAGE):
+        if block.kind != "sh":
+            name = re.search(r"`([^`]+)`:$", block.before)
+            assert name, f"no file is named before {block.body[:40]!r}"
             path = folder / name[1]
             path.parent.mkdir(exist_ok=True)
-            path.write_text(block["body"], encoding="utf-8")
+            path.write_text(block.body, encoding="utf-8")
             continue
-        for command in block["body"].strip().split("\n"):
+        for command in block.body.strip().split("\n"):
             done = subprocess.run(
                 command.replace(MODEL, model), shell=True, cwd=folder, env=environment, capture_output=True, text=True
             )

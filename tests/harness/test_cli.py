@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli_output import any_encoding, os_error_line
 from tests.conftest import make_checkpoint
 
 SUMS = str(Path(__file__).parent / "scripted.py") + ":Sums"
@@ -141,3 +144,25 @@ def test_a_signal_is_one_line_and_the_run_goes_on(sent, code, said, tmp_path):
     assert "Traceback" not in errors
     assert errors.strip().splitlines()[-1].startswith(f"harness: {said}")
     assert harness(*arguments).returncode == 0
+
+
+def test_what_an_encoding_lacks_ends_no_command(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
+    monkeypatch.setattr("sys.stdout", stream)
+    any_encoding()
+    print("24.2 \u2013 53.0")
+    assert stream.buffer.getvalue() == b"24.2 ? 53.0\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a"),
+            "a: No space left on device; check space and permissions",
+        ),
+        (FileExistsError(errno.EEXIST, "File exists", "a"), "a: File exists; give another path"),
+    ],
+)
+def test_what_the_system_refuses_has_its_own_remedy(error, said):
+    assert os_error_line(error) == said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 from pathlib import Path
 
 import pandas
@@ -85,6 +87,22 @@ def test_the_frame_of_a_task(tmp_path):
 
 def test_a_run_without_samples_is_said(tmp_path):
     run = make_run(tmp_path / "run", {"sums": samples(["a"])})
-    (run.path / "samples.sqlite").unlink()
+    with sqlite3.connect(run.path / "samples.sqlite") as database:
+        database.execute("DELETE FROM samples")
     with pytest.raises(RunError, match="no sample is judged there yet"):
         frame(run)
+    (run.path / "samples.sqlite").unlink()
+    with pytest.raises(RunError, match=r"samples\.sqlite is gone"):
+        frame(run)
+
+
+def test_a_table_replaces_a_file_and_nothing_else(tmp_path):
+    run = make_run(tmp_path / "run", {"sums": samples(["a"])})
+    (tmp_path / "file.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("file.csv")
+    write(run, tmp_path / "link.csv", "csv")
+    assert (tmp_path / "link.csv").is_symlink() and "sums" in (tmp_path / "file.csv").read_text()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RunError, match="pipe: is there, and is no file"):
+        write(run, tmp_path / "pipe", "csv")
+    assert (tmp_path / "pipe").is_fifo()

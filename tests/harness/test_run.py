@@ -212,12 +212,25 @@ def test_damaged_files_of_a_run_are_named(tiny, tmp_path):
     (run.path / "results.json").write_text("{")
     with pytest.raises(RunError, match=r"results\.json: not JSON"):
         _ = run.results
+    for other in ("[]", "{}", '{"tasks": {"sums": {"n": 2}}}'):
+        (run.path / "results.json").write_text(other)
+        with pytest.raises(RunError, match=r"results\.json: no numbers of a run"):
+            _ = run.results
     for file in run.path.glob("samples.sqlite*"):
         file.write_bytes(b"no database" * 1000)
     with pytest.raises(RunError, match="not a database"):
         run.samples("sums")
     with pytest.raises(RunError, match="not a database"):
         evaluate([SUMS], str(tiny), limit=2, out=run.path)
+
+
+def test_a_folder_of_other_files_is_left_alone(tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match=r"holds other files, such as thesis\.tex; give another --out"):
+        evaluate([SUMS], str(tiny), limit=2, out=tmp_path)
+    (tmp_path / "spec.json").write_text('{"corpus": []}')
+    with pytest.raises(RunError, match=r"not a run folder \(its spec\.json is something else's\)"):
+        evaluate([SUMS], str(tiny), limit=2, out=tmp_path)
 
 
 def test_a_mistake_in_a_task_ends_the_run_with_its_own_error(tiny, tmp_path):

@@ -207,7 +207,7 @@ def bad(tmp_path: Path, content: str | bytes) -> Path:
 
 ROW = '{"id": "sums/0", "text": "x"}\n'
 MISTAKES = {
-    "no such file": (None, "--completions", "cannot be read"),
+    "no such file": (None, "--completions", "No such file"),
     "empty": ("\n\n", "holds no completions"),
     "no JSON": (ROW + "{", "bad.jsonl:2: not JSON"),
     "a list": ("[1]", "bad.jsonl:1: not a JSON object"),
@@ -216,7 +216,7 @@ MISTAKES = {
     "text is a number": ('{"id": "sums/0", "text": 4}', "bad.jsonl:1: field 'text' is int, not text"),
     "unknown id": (ROW + '{"id": "sums/99", "text": "x"}', "bad.jsonl:2: id 'sums/99' is no sample of the task"),
     "missing ids": (ROW, "no line for 39 of 40 samples, the first one sums/1"),
-    "not UTF-8": (b"\xff\xfe", "cannot be read as UTF-8"),
+    "not UTF-8": (b"\xff\xfe", "no UTF-8 text"),
 }
 
 

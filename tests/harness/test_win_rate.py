@@ -126,7 +126,7 @@ def test_bad_answers(tmp_path, text, said):
 
 def test_answers_must_belong_together(folder):
     unknown = write_answers(folder / "unknown.jsonl", "x", ["zzz"])
-    with pytest.raises(TaskError, match=r"unknown.jsonl: id 'zzz' is none of the questions'"):
+    with pytest.raises(TaskError, match=r"unknown.jsonl: id 'zzz' belongs to no question"):
         win_rate.pairs(unknown, folder / "theirs.jsonl", folder)
     few = write_answers(folder / "few.jsonl", "x", ["q0", "q1"])
     with pytest.raises(TaskError, match=r"few.jsonl: no answer with id 'q2'"):

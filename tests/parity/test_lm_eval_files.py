@@ -310,7 +310,7 @@ def test_the_commands(own, tmp_path, monkeypatch, capsys):
         (["export", own.path, "--format", "xlsx"], "--format: 'xlsx' is not one of lm-eval, parquet, csv"),
         (["export", tmp_path, "--format", "csv"], "not a run folder"),
         (["export", own.path, "--format", "csv", "--out", tmp_path], "a folder; name a file"),
-        (["export", own.path, "--format", "csv", "--out", "/dev/null/x"], "/dev/null: File exists; check space"),
+        (["export", own.path, "--format", "csv", "--out", "/dev/null/x"], "/dev/null: File exists; give another path"),
         (["import", tmp_path / "none"], "no such file or folder"),
     ):
         code, _, said = harness(*arguments)

@@ -17,8 +17,9 @@ import pytest
 
 from harness.records import Run, RunError, spec_hash
 from reports import packs, paper
-from reports.page import visible, write_report
+from reports.page import write_report
 from reports.render import sections, summary_table
+from reports.texts import visible
 
 lxml_html = pytest.importorskip("lxml.html")
 

@@ -113,3 +113,8 @@ def test_a_frame_has_a_row_per_model() -> None:
 def test_unknown_cells_say_what_there_is(table: str, column: str) -> None:
     with pytest.raises(LookupError, match=r"it has MMLU|table_1, table_2"):
         paper.rows(table, column)
+
+
+def test_sizes_are_read_as_we_print_them_too():
+    for parameters in (98_928, 4_460_000, 630_000_000, 7_000_000_000):
+        assert paper.billions(f"{parameters / 1e9:.3g}B") == pytest.approx(parameters / 1e9, rel=0.01)
