@@ -2,7 +2,8 @@
 
 `StackCache` holds one path of tokens that grows and is cut back: shared prefixes, with packed suffixes behind them.
 `SlotCache` holds many sequences side by side, one per slot, each with its own length: decoding. There a layer with a
-window of w keeps a ring of the last w tokens, whose order does not matter to attention.
+window of w keeps a ring of the last w tokens, whose order does not matter to attention. Where the model can read them,
+rows refer to one copy of a prefix that they share, and their slots hold only what follows it.
 Both hand the attention whatever it must read, so one decoder serves both (and transformers' models through an adapter).
 
 Shapes: K, V of a layer are (rows, key-value heads, positions, head dim).
@@ -20,6 +21,9 @@ from qwen_model.long_context import Windows
 
 _GROWTH = 256
 """Positions by which a cache grows: few reallocations, little waste."""
+
+_SHARED = 32
+"""Tokens that a prefix must have for rows to share it; a shorter one is copied into each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +118,24 @@ class SlotCache(_Store):
     rings = True
 
     def __init__(
-        self, shape: CacheShape, slots: int, dtype: torch.dtype, device: torch.device, capacity: int | None = None
+        self,
+        shape: CacheShape,
+        slots: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        capacity: int | None = None,
+        *,
+        shares: bool = False,
     ) -> None:
         """At most `slots` rows, made when needed, that grow together; with `capacity` all are allocated once, for
-        so many tokens each."""
+        so many tokens each. `shares`: the model reads `prefixes` (`Decoder.shares_keys`)."""
         super().__init__(shape, slots, dtype, device, capacity)
-        self.slots = slots
+        self.slots, self._shares = slots, shares
         self.lengths: list[int] = []
+        self.prefixes: list[Tensor] = []
+        """What each row reads before its slot: keys and values (layers, 2, heads, tokens, head dim), of 0 tokens where
+        there is nothing. A prefix lives as long as a row refers to it."""
+        self._none = torch.empty(len(shape.windows), 2, shape.heads, 0, shape.head_dim, dtype=dtype, device=device)
         self._index = torch.empty(0, dtype=torch.long)
         self._layout: SlotLayout
         self._places: dict[int | None, Tensor] = {}
@@ -129,54 +144,103 @@ class SlotCache(_Store):
     def active(self) -> int:
         return len(self.lengths)
 
-    def admit(self, stack: StackCache, prefix: int, start: int, end: int, *, row: int | None = None) -> int:
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes, each prefix counted once."""
+        return super().nbytes + self.prefix_bytes
+
+    @property
+    def prefix_bytes(self) -> int:
+        return sum(prefix.nbytes for prefix in set(self.prefixes))
+
+    @property
+    def held(self) -> list[int]:
+        """Tokens of each row that are its prefix's."""
+        return [prefix.shape[3] for prefix in self.prefixes]
+
+    def shared(self, length: int) -> int:
+        """How much of a common prefix of `length` tokens rows would share: all or nothing."""
+        return length if self._shares and length >= _SHARED else 0
+
+    def share(self, stack: StackCache, length: int) -> Tensor:
+        """The stack's first `length` tokens as a prefix, if that is worth it, else one of no tokens.
+
+        It is a copy, or what a row has already where that is the same to the last bit: keys of the same tokens, read in
+        other passes, may differ there.
+        """
+        if not self.shared(length):
+            return self._none
+        wanted = [tensor[0, :, :length] for pair in zip(stack.keys, stack.values, strict=True) for tensor in pair]
+        for prefix in set(self.prefixes):
+            parts = prefix.flatten(0, 1)
+            if prefix.shape[3] == length and all(map(_same_bits, parts, wanted)):
+                return prefix
+        return torch.stack(wanted).view(-1, 2, *wanted[0].shape)
+
+    def admit(
+        self,
+        stack: StackCache,
+        prefix: int,
+        start: int,
+        end: int,
+        *,
+        row: int | None = None,
+        shared: Tensor | None = None,
+    ) -> int:
         """Copy a sequence out of the stack: its first `prefix` tokens and the packed ones from `start` to `end`.
 
-        It takes the next free row, or replaces what is in `row`. Raises ValueError if no row is free.
+        The row refers to those that are in `shared` (from `share`) and copies the others. It takes the next free row,
+        or replaces what is in `row`. Raises ValueError if no row is free.
         """
-        length = prefix + end - start
+        length, shared = prefix + end - start, self._none if shared is None else shared
+        held = shared.shape[3]
         if row is None:
             row = self.active
             if row == self.slots:
                 raise ValueError(f"all {self.slots} slots are taken; release a row first")
-        self.make_room(row + 1, length + 1)
-        self.lengths[row : row + 1] = [length]
+        self.make_room(row + 1, length - held + 1)
+        self.lengths[row : row + 1], self.prefixes[row : row + 1] = [length], [shared]
         for layer, window in enumerate(self.shape.windows):
             for target, origin in ((self.keys[layer], stack.keys[layer]), (self.values[layer], stack.values[layer])):
                 if window is None or window >= length:
-                    target[row, :, :prefix] = origin[0, :, :prefix]
-                    target[row, :, prefix:length] = origin[0, :, start:end]
+                    target[row, :, : prefix - held] = origin[0, :, held:prefix]
+                    target[row, :, prefix - held : length - held] = origin[0, :, start:end]
                 else:
                     places = torch.arange(length - window, length, device=origin.device)
-                    held = torch.where(places < prefix, places, places + start - prefix)
-                    target[row, :, places % window] = origin[0, :, held]
+                    origins = torch.where(places < prefix, places, places + start - prefix)
+                    target[row, :, places % window] = origin[0, :, origins]
         return row
 
     def release(self, row: int) -> int:
         """Free a row. The last active row moves into its place; its old index is returned."""
         last = self.active - 1
         if row != last:
+            own = self.lengths[last] - self.held[last]
             for tensor in (*self.keys, *self.values):
-                kept = min(self.lengths[last], tensor.shape[2])
+                kept = min(own, tensor.shape[2])
                 tensor[row, :, :kept] = tensor[last, :, :kept]
-            self.lengths[row] = self.lengths[last]
+            self.lengths[row], self.prefixes[row] = self.lengths[last], self.prefixes[last]
         self.lengths.pop()
+        self.prefixes.pop()
         return last
 
     def begin_step(self, steps: list[int]) -> SlotLayout:
         """Make room for one token per row, and say what it may read; `steps` are the rows' dynamic NTK steps."""
         device = self.keys[0].device
-        self.make_room(self.active, max(self.lengths) + 1)
+        own = [length - held for length, held in zip(self.lengths, self.held, strict=True)]
+        self.make_room(self.active, max(own) + 1)
         self._index = torch.arange(self.active, device=device)
         ends = torch.tensor(self.lengths, device=device)
         self._layout = SlotLayout(ends, torch.tensor(steps, device=device), max(self.lengths) + 1)
-        self._places = {}
+        self._places = {None: torch.tensor(own, device=device)}
         return self._layout
 
     def end_step(self) -> None:
         self.lengths = [length + 1 for length in self.lengths]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if any(self.held):
+            raise ValueError("rows that share a prefix are read by the kernels alone")
         held_keys, held_values, places, lengths = self.slots_of(layer)
         held_keys[self._index, :, places] = keys[:, :, 0]
         held_values[self._index, :, places] = values[:, :, 0]
@@ -184,12 +248,16 @@ class SlotCache(_Store):
         return held_keys[: self.active, :, :read], held_values[: self.active, :, :read]
 
     def slots_of(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """In this step: keys and values, where each row's new token goes (R,), and how many it reads (R,)."""
+        """In this step: keys and values, where each row's new token goes (R,), and how many it reads (R,), those of its
+        prefix too."""
         window = self.shape.windows[layer]
-        if window not in self._places:
-            places = self._layout.positions[:, 0]
-            self._places[window] = places if window is None else places % window
+        if window is not None and window not in self._places:
+            self._places[window] = self._layout.positions[:, 0] % window
         return self.keys[layer], self.values[layer], self._places[window], self._layout.lengths(window)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.view(torch.int16), other.view(torch.int16))
 
 
 class SlotLayout:

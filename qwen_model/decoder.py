@@ -240,6 +240,13 @@ class Decoder(nn.Module):
         finally:
             self._lay(before)
 
+    @property
+    def shares_keys(self) -> bool:
+        """Whether texts being written may refer to one copy of the keys of a prefix that they share: only the kernels
+        read such keys, and not in layers with a window, which are rings."""
+        plain = self.compute_dtype is None and not any(self._windows)
+        return plain and kernels.usable_with(self.parameters())
+
     def ntk_step(self, length: int) -> int:
         """Dynamic NTK's step for a text of `length` tokens; 0 where it is off. Texts of one step may share keys."""
         return 0 if self._settings.dynamic_ntk == "off" else ntk_bucket(length, self._train_length)
@@ -287,7 +294,7 @@ class Decoder(nn.Module):
         blocks = cast("list[Block]", list(self.model.layers))
         if isinstance(cache, SlotCache):
             layers = [block.as_layer(turned, cache) for block, turned in zip(blocks, turns, strict=True)]
-            out = kernels.layers(x, layers, self.config.rms_norm_eps)
+            out = kernels.layers(x, layers, self.config.rms_norm_eps, cache.prefixes)
             if out is not None:
                 return out
         for block, turned, window in zip(blocks, turns, self._windows, strict=True):

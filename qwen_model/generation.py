@@ -119,16 +119,24 @@ class Generator(Generic[Key]):
         return self._collect()
 
     def _admissible(self) -> list[tuple[int, int]]:
-        """The next pass of waiting prompts, as far as there are slots, and memory for texts as long as they may get."""
+        """The next pass of waiting prompts, as far as there are slots, and memory for texts as long as they may get and
+        each shared prefix once."""
         batch = self._plan[: self.slots - len(self._rows)]
         if not batch:
             return []
         batch = batch[: self.reader.fits([request.prompt for request in self._waiting], batch)]
-        longest = max((row.request.most for row in self._written), default=0)
+        cache, shape, dtype = self._rows.cache, self._model.cache_shape, self._model.dtype
+        first, shared = batch[0]
+        prefix = self._waiting[first].prompt[: cache.shared(shared)]
+        written = [(row.request, held) for row, held in zip(self._written, cache.held, strict=True)]
+        once = cache.prefix_bytes
+        if not any(request.prompt[:held] == prefix for request, held in written):
+            once += shape.nbytes(1, len(prefix), dtype)
+        longest = max((request.most - held for request, held in written), default=0)
         for count, (index, _) in enumerate(batch):
-            longest = max(longest, self._waiting[index].most)
+            longest = max(longest, self._waiting[index].most - len(prefix))
             rows = len(self._rows) + count + 1
-            if rows > 1 and self._model.cache_shape.nbytes(rows, longest, self._model.dtype) > self._memory:
+            if rows > 1 and once + shape.nbytes(rows, longest, dtype) > self._memory:
                 return batch[:count]
         return batch
 

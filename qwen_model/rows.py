@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from qwen_model import kernels
 from qwen_model.cache import SlotCache
 from qwen_model.memory import out_of_memory
 from qwen_model.prefill import CausalLM, Reader
@@ -43,9 +44,11 @@ class Rows:
         self._check_settings()
         read = self.reader.read(prompts, batch, [[len(prompt) - 1] for prompt in prompts])
         with out_of_memory():
-            self.cache.make_room(len(self) + len(batch), max(len(prompts[member]) for member in read.members) + 1)
+            shared = self.cache.share(self.reader.stack, batch[0][1])
+            longest = max(len(prompts[member]) for member in read.members) - shared.shape[3]
+            self.cache.make_room(len(self) + len(batch), longest + 1)
         for member, (start, end) in zip(read.members, read.spans, strict=True):
-            self.cache.admit(self.reader.stack, read.prefix, start, end)
+            self.cache.admit(self.reader.stack, read.prefix, start, end, shared=shared)
             self.texts.append(list(prompts[member]))
             self._steps.append(self.model.ntk_step(len(prompts[member])))
         return read.members, read.logits
@@ -82,7 +85,9 @@ class Rows:
     def clear(self, slots: int) -> None:
         """Leave all rows and their memory; there are `slots` from now on."""
         self.texts, self._steps = [], []
-        self.cache = SlotCache(self.model.cache_shape, slots, self.model.dtype, self.model.device)
+        model = self.model
+        shares = slots <= kernels.MAX_ROWS and model.shares_keys
+        self.cache = SlotCache(model.cache_shape, slots, model.dtype, model.device, shares=shares)
 
     def _check_settings(self) -> None:
         if self.model.settings == self._settings:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import c_bool, c_char_p, c_float, c_int, c_int64, c_long, c_void_p
 from functools import cache
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _SIGNATURES: dict[str, list[Any]] = {
     "linear": [c_void_p, c_long, c_long, c_void_p, c_int],
     "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_long, c_int],
-    "layers": [c_void_p, c_long] + [c_void_p] * 3 + [c_long, c_float, c_float, c_int],
+    "layers": [c_void_p, c_long] + [c_void_p] * 4 + [c_long, c_float, c_float, c_int],
     "read": [c_void_p, c_float, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
     "gated": [c_void_p, c_void_p, c_long, c_int],
@@ -87,13 +87,17 @@ def usable(x: Tensor) -> bool:
 
 
 def _readable(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype in _DTYPES
-        and not torch.is_grad_enabled()
-        and x.numel() > 0
-        and not isinstance(_loaded(), str)
-    )
+    return not torch.is_grad_enabled() and x.numel() > 0 and _known(x)
+
+
+def _known(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in _DTYPES and not isinstance(_loaded(), str)
+
+
+def usable_with(weights: Iterable[Tensor]) -> bool:
+    """Whether `layers` works with these weights wherever gradients are off and rows are few."""
+    held = list(weights)
+    return _known(held[0]) and _matches(held[0], *held)
 
 
 def _call(name: str, dtype: torch.dtype, *arguments: Any) -> Any:
@@ -205,13 +209,15 @@ class Layer(NamedTuple):
     turns: Sequence[Tensor]
     """Cosine and sine of queries, cosine and sine of keys, (R, 1, D) float32, for the half-split rotation."""
     slots: Sequence[Tensor]
-    """Keys and values (at least R, K, capacity, D), strided; the position at which a row's own key is put, and how many
-    positions, from 0 on and in whatever order, it then reads, (R) int64 each."""
+    """Keys and values (at least R, K, capacity, D), strided; the place at which a row's own key is put, and how many
+    keys it then reads, those of its prefix and then its slot's from 0 on and in whatever order, (R) int64 each."""
 
 
-def layers(x: Tensor, of: Sequence[Layer], eps: float) -> Tensor | None:
+def layers(x: Tensor, of: Sequence[Layer], eps: float, prefixes: Sequence[Tensor] = ()) -> Tensor | None:
     """One new token per row, x (R, 1, size), through layers of one shape; None where the kernels cannot.
 
+    `prefixes` (R of them, or none): keys and values (layers, 2, K, P, D) that a row reads before those of its slot; P
+    may be 0, and rows may have the same one. A row's result is, to the bit, what it is with all of them in its slot.
     Scores, softmax and sums are float32. Raises ValueError for what does not fit together.
     """
     tensors = [t for one in of for t in (*one.norms, *(p.weight for p in one.projections))]
@@ -222,11 +228,25 @@ def layers(x: Tensor, of: Sequence[Layer], eps: float) -> Tensor | None:
         for numbers, more in zip(packed, _packed(x, one), strict=True):
             numbers += more
     out = x.clone(memory_format=torch.contiguous_format)
-    arrays = ((c_int64 * len(numbers))(*numbers) for numbers in packed)
-    dim = of[0].slots[0].shape[-1]
+    keys = of[0].slots[0]
+    arrays = ((c_int64 * len(numbers))(*numbers) for numbers in (*packed, _shared(x, keys, len(of), prefixes)))
+    dim = keys.shape[-1]
     if not _call("layers", x.dtype, out.data_ptr(), x.shape[0], *arrays, len(of), eps, dim**-0.5):
         raise ValueError("a place or a length is outside the cache")
     return out
+
+
+def _shared(x: Tensor, keys: Tensor, count: int, prefixes: Sequence[Tensor]) -> list[int]:
+    """The struct Prefix of attend.h for each row."""
+    if not prefixes:
+        return [0, 0] * x.shape[0]
+    for prefix in set(prefixes):
+        fits = prefix.shape == (count, 2, keys.shape[1], prefix.shape[-2], keys.shape[-1]) and prefix.is_contiguous()
+        if not fits or prefix.dtype != x.dtype or len(prefixes) != x.shape[0]:
+            raise ValueError(
+                f"prefixes of {tuple(prefix.shape)}, {prefix.dtype} do not fit {count} layers of the cache"
+            )
+    return [number for prefix in prefixes for number in (prefix.data_ptr(), prefix.shape[-2])]
 
 
 def _packed(x: Tensor, of: Layer) -> tuple[list[int], list[int], list[int]]:

@@ -53,9 +53,9 @@ template <class T> void choose(const T* logits, long rows, long n, int64_t* chos
     void swiglu_##NAME(const T* x, long rows, long size, const Weight* weights, T* out, long n, int threads) {         \
         swiglu(x, rows, size, weights, out, n, threads);                                                               \
     }                                                                                                                  \
-    bool layers_##NAME(T* x, long rows, const Layer* of, const Turns* turns, const Slots* slots, long count,           \
-                       float eps, float scale, int threads) {                                                          \
-        return layers(x, rows, of, turns, slots, count, eps, scale, threads);                                          \
+    bool layers_##NAME(T* x, long rows, const Layer* of, const Turns* turns, const Slots* slots,                       \
+                       const Prefix* prefixes, long count, float eps, float scale, int threads) {                      \
+        return layers(x, rows, of, turns, slots, prefixes, count, eps, scale, threads);                                \
     }                                                                                                                  \
     void read_##NAME(const Reading* of, float scale, int threads) { read<T>(*of, scale, threads); }                    \
     void choose_##NAME(const T* logits, long rows, long n, int64_t* chosen, float* logprobs, int threads) {            \

@@ -71,13 +71,6 @@ struct Turns {
     const float *query_cos, *query_sin, *key_cos, *key_sin;
 };
 
-// A layer of a cache: a key lies at keys + row * row_stride + kv_head * head_stride + place * stride.
-struct Slots {
-    void *keys, *values;
-    int64_t row_stride, head_stride, stride, capacity;
-    const int64_t *places, *lengths;  // of each row: where its new token goes, and how many are read, the new one too
-};
-
 // Turn q (heads, dim) in place; put k (turned) and v (kv_heads, dim) into the cache.
 template <class T>
 void rotate_store(T* q, T* k, const T* v, long row, const Layer& of, const Turns& turns, const Slots& slots) {
@@ -91,10 +84,10 @@ void rotate_store(T* q, T* k, const T* v, long row, const Layer& of, const Turns
     }
 }
 
-// x (rows, hidden) through a layer, in place.
+// x (rows, hidden) through the layer `index`, in place.
 template <class T>
-void layer(T* x, long rows, const Layer& of, const Turns& turns, const Slots& slots, float eps, float scale,
-           int threads) {
+void layer(T* x, long rows, const Layer& of, const Turns& turns, const Slots& slots, const Prefix* prefixes, long index,
+           float eps, float scale, int threads) {
     long hidden = of.hidden, queries = of.heads * of.dim, keys = of.kv_heads * of.dim;
     static thread_local std::vector<T> kept;
     size_t wanted = rows * (hidden + 2 * queries + 2 * keys + of.inner);
@@ -108,8 +101,7 @@ void layer(T* x, long rows, const Layer& of, const Turns& turns, const Slots& sl
     linear(normed, rows, hidden, projections, 3, threads);
     for (long row = 0; row < rows; row++)
         rotate_store(q + row * queries, k + row * keys, v + row * keys, row, of, turns, slots);
-    attend(q, rows, of.heads, of.kv_heads, of.dim, (const T*)slots.keys, (const T*)slots.values,
-           slots.row_stride, slots.head_stride, slots.stride, slots.lengths, scale, read, threads);
+    attend(q, rows, of.heads, of.kv_heads, of.dim, slots, prefixes, index, scale, read, threads);
     const Product output = {of.output, of.output_bias, x, x, hidden};
     linear(read, rows, queries, &output, 1, threads);
     rms_norm(x, rows, hidden, (const T*)of.middle_norm, eps, normed, 1);
@@ -119,19 +111,21 @@ void layer(T* x, long rows, const Layer& of, const Turns& turns, const Slots& sl
     linear(inner, rows, of.inner, &down, 1, threads);
 }
 
-inline bool within(const int64_t* values, long count, int64_t low, int64_t high) {
-    return std::all_of(values, values + count, [=](int64_t value) { return low <= value && value <= high; });
+inline bool within(const Slots& slots, const Prefix* prefixes, long rows) {
+    for (long row = 0; row < rows; row++) {
+        int64_t place = slots.places[row], own = slots.lengths[row] - prefixes[row].length;
+        if (place < 0 || place >= slots.capacity || own < 1 || own > slots.capacity) return false;
+    }
+    return true;
 }
 
 // x (rows, hidden) through `count` layers, in place. False, and nothing done, if a place or a length is outside a cache.
 template <class T>
-bool layers(T* x, long rows, const Layer* of, const Turns* turns, const Slots* slots, long count, float eps,
-            float scale, int threads) {
+bool layers(T* x, long rows, const Layer* of, const Turns* turns, const Slots* slots, const Prefix* prefixes,
+            long count, float eps, float scale, int threads) {
     for (long i = 0; i < count; i++)
-        if (!within(slots[i].places, rows, 0, slots[i].capacity - 1) ||
-            !within(slots[i].lengths, rows, 1, slots[i].capacity))
-            return false;
-    for (long i = 0; i < count; i++) layer(x, rows, of[i], turns[i], slots[i], eps, scale, threads);
+        if (!within(slots[i], prefixes, rows)) return false;
+    for (long i = 0; i < count; i++) layer(x, rows, of[i], turns[i], slots[i], prefixes, i, eps, scale, threads);
     return true;
 }
 

@@ -88,7 +88,8 @@ def test_texts_that_never_fit_are_named(model, tokenizer):
 
 
 @pytest.mark.parametrize(("rows", "most"), [(0, 1), (3, 3), (100, 10)])
-def test_rows_are_as_many_as_memory_holds_of_the_longest_text(model, tokenizer, rows, most):
+def test_rows_are_as_many_as_memory_holds_of_the_longest_text(model, tokenizer, monkeypatch, rows, most):
+    monkeypatch.setattr(type(model), "shares_keys", False)  # with it: test_shared_keys.py
     memory = model.cache_shape.nbytes(rows, 92, model.dtype)  # 80 tokens of a prompt and 12 to be written
     found, at_once, _ = written(model, tokenizer, memory=memory, shared=(60,))
     assert at_once == most
