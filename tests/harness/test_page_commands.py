@@ -151,6 +151,8 @@ def test_answers_for_people(desk):
             "win-rate/win_rate.json",
         )
     )
+    said = (desk / "win-rate" / "verdicts.csv").read_text()
+    assert "q0" in said and "q1" in said
 
 
 def test_texts_to_a_vocabulary(desk):
