@@ -20,7 +20,7 @@ from harness.long_context import laid_over
 from harness.loop import complete
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
-from qwen_model.prefill import PIECE, CausalLM, Continuation, Reader, readings, windows
+from qwen_model.prefill import CausalLM, Continuation, Reader, readings, windows
 from qwen_model.rows import Rows
 from tasks.api import Check, Decoding, Interpreter, Prompt, Rolled, SandboxResult, Task, TaskError
 
@@ -153,7 +153,8 @@ def computed_tokens(reader: Reader, counter: Counter) -> int:
         key = id(ids), reader.model.ntk_step(length)
         if key not in longest or longest[key][1] < length:
             longest[key] = ids, length
-    return total + sum(min(len(ids), -(-(length - 1) // PIECE) * PIECE) for ids, length in longest.values())
+    size = reader.piece
+    return total + sum(min(len(ids), -(-(length - 1) // size) * size) for ids, length in longest.values())
 
 
 def _planned(reader: Reader, sequences: Sequence[Sequence[int]], limits: Sequence[int]) -> int:

@@ -59,7 +59,7 @@ class HFModel:
         self.dtype: torch.dtype = self.model.dtype
         self.device: torch.device = self.model.device
         self.settings = LongContext()
-        self.shares_keys = False
+        self.shares_keys = self.captured = False
         self.train_length: int = getattr(config, "max_position_embeddings", None) or _TRAIN_LENGTH
 
     def parameters(self) -> Iterator[Tensor]:

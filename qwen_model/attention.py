@@ -10,11 +10,12 @@ R rows, H query heads, K key-value heads, T new tokens, S keys, D head dim.
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from qwen_model import kernels
 from qwen_model.layout import Layout, band
@@ -56,8 +57,8 @@ def _choose(q: Tensor, k: Tensor, layout: Layout, window: int | None) -> Backend
         return "sdpa"
     if window is not None and window < keys:
         return "flex" if q.device.type == "cuda" else "banded"
-    # behind a long past the mask alone would be T x S
-    return "banded" if layout.past > 0 and new > _BLOCK else "sdpa"
+    # behind a long past the mask alone would be T x S, which a GPU has room for and the CPU no time
+    return "banded" if layout.past > 0 and new > _BLOCK and q.device.type == "cpu" else "sdpa"
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -65,11 +66,20 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) ->
     groups = heads // k.shape[1]
     if new == 1 and groups > 1:
         # one query per head: the heads of a group stand in as query positions, and no key is copied
-        out = F.scaled_dot_product_attention(q.reshape(rows, k.shape[1], groups, dim), k, v, attn_mask=mask)
-        return out.view(rows, heads, 1, dim)
-    return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal and mask is None, enable_gqa=groups > 1
-    )
+        out = _torchs(q.reshape(rows, k.shape[1], groups, dim), k, v, attn_mask=mask)
+        return out.reshape(rows, heads, 1, dim)
+    if mask is not None and groups > 1 and q.device.type == "cuda":
+        # with a mask only torch's plain way has grouped heads there, and that holds all T x S scores
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    return _torchs(q, k, v, attn_mask=mask, is_causal=causal and mask is None, enable_gqa=k.shape[1] != heads)
+
+
+def _torchs(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
+    if q.device.type == "cpu" or torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q, k, v, **how)
+    # cuDNN's makes a plan for every new shape, tens of milliseconds each, and here hardly a shape comes twice
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return F.scaled_dot_product_attention(q, k, v, **how)
 
 
 def _banded(q: Tensor, k: Tensor, v: Tensor, offset: int, window: int | None) -> Tensor:

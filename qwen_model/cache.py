@@ -229,11 +229,19 @@ class SlotCache(_Store):
         device = self.keys[0].device
         own = [length - held for length, held in zip(self.lengths, self.held, strict=True)]
         self.make_room(self.active, max(own) + 1)
-        self._index = torch.arange(self.active, device=device)
         ends = torch.tensor(self.lengths, device=device)
-        self._layout = SlotLayout(ends, torch.tensor(steps, device=device), max(self.lengths) + 1)
-        self._places = {None: torch.tensor(own, device=device)}
-        return self._layout
+        layout = SlotLayout(ends, torch.tensor(steps, device=device), max(self.lengths) + 1)
+        return self.lay(layout, torch.tensor(own, device=device))
+
+    def lay(self, layout: SlotLayout, places: Tensor) -> SlotLayout:
+        """Let the next pass write one token into each of the first len(places) rows, in a layer without a window at
+        `places`; room is made by the caller."""
+        self._index, self._layout, self._places = (
+            torch.arange(len(places), device=places.device),
+            layout,
+            {None: places},
+        )
+        return layout
 
     def end_step(self) -> None:
         self.lengths = [length + 1 for length in self.lengths]
@@ -241,11 +249,11 @@ class SlotCache(_Store):
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if any(self.held):
             raise ValueError("rows that share a prefix are read by the kernels alone")
-        held_keys, held_values, places, lengths = self.slots_of(layer)
+        held_keys, held_values, places, _ = self.slots_of(layer)
         held_keys[self._index, :, places] = keys[:, :, 0]
         held_values[self._index, :, places] = values[:, :, 0]
-        read = int(lengths.max())
-        return held_keys[: self.active, :, :read], held_values[: self.active, :, :read]
+        rows, read = len(keys), self._layout.keys(self.shape.windows[layer])
+        return held_keys[:rows, :, :read], held_values[:rows, :, :read]
 
     def slots_of(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """In this step: keys and values, where each row's new token goes (R,), and how many it reads (R,), those of its
@@ -280,10 +288,13 @@ class SlotLayout:
             self._lengths[window] = held if window is None else held.clamp(max=window)
         return self._lengths[window]
 
+    def keys(self, window: int | None) -> int:
+        """Keys of the row that has most."""
+        return self.longest if window is None else min(self.longest, window)
+
     def mask(self, window: int | None) -> Tensor:
         if window not in self._masks:
             held = self.lengths(window)
-            read = self.longest if window is None else min(self.longest, window)
-            reads = torch.arange(read, device=held.device)[None, :] < held[:, None]
+            reads = torch.arange(self.keys(window), device=held.device)[None, :] < held[:, None]
             self._masks[window] = reads[:, None, None, :]
         return self._masks[window]

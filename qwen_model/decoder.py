@@ -247,6 +247,11 @@ class Decoder(nn.Module):
         plain = self.compute_dtype is None and not any(self._windows)
         return plain and kernels.usable_with(self.parameters())
 
+    @property
+    def captured(self) -> bool:
+        """Whether a step of decoding is captured as a CUDA graph (`step_graph`)."""
+        return self.device.type == "cuda" and self.compute_dtype is None
+
     def ntk_step(self, length: int) -> int:
         """Dynamic NTK's step for a text of `length` tokens; 0 where it is off. Texts of one step may share keys."""
         return 0 if self._settings.dynamic_ntk == "off" else ntk_bucket(length, self._train_length)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-WORTH = 32
-"""Tokens that sharing a prefix must save. A pass for a prefix of its own costs about as much as this many tokens."""
+WORTH = {"cpu": 32, "cuda": 4096}
+"""Tokens that sharing a prefix must save, by device: about as many as a pass costs that is for a prefix alone. On a GPU
+that is the time to launch its kernels."""
 
 
-def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int = WORTH) -> list[tuple[int, int]]:
+def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int = WORTH["cpu"]) -> list[tuple[int, int]]:
     """Order the sequences so that shared beginnings are adjacent: [(index, length of the shared prefix), ...].
 
     Sequence i may share at most its first `limits[i]` tokens (its logits are wanted from there on). Neighbours of equal

@@ -1,6 +1,7 @@
 """The report's three sizes (Table 1) and a family that trains on a laptop.
 
-from qwen_model import Decoder, PRESETS
+from qwen_model import PRESETS
+from qwen_model.decoder import Decoder
 model = Decoder(PRESETS["nano-8m"]).init_weights(seed=0)
 """
 

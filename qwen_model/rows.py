@@ -11,6 +11,7 @@ from qwen_model import kernels
 from qwen_model.cache import SlotCache
 from qwen_model.memory import out_of_memory
 from qwen_model.prefill import CausalLM, Reader
+from qwen_model.step_graph import StepGraph
 
 
 class Rows:
@@ -63,9 +64,12 @@ class Rows:
         for text, token in zip(self.texts, tokens, strict=True):
             text.append(token)
         with out_of_memory():
-            layout = self.cache.begin_step(self._steps)
-            written = torch.tensor(tokens, device=self.model.device)[:, None]
-            logits = self.model(written, layout=layout, cache=self.cache)[:, 0]
+            if self.model.captured:
+                logits = self._graphed(tokens)
+            else:
+                layout = self.cache.begin_step(self._steps)
+                written = torch.tensor(tokens, device=self.model.device)[:, None]
+                logits = self.model(written, layout=layout, cache=self.cache)[:, 0]
         self.cache.end_step()
         if self.model.settings.dynamic_ntk == "exact":
             for row, text in enumerate(self.texts):
@@ -88,6 +92,14 @@ class Rows:
         model = self.model
         shares = slots <= kernels.MAX_ROWS and model.shares_keys
         self.cache = SlotCache(model.cache_shape, slots, model.dtype, model.device, shares=shares)
+        self._graph: StepGraph | None = None
+
+    def _graphed(self, tokens: Sequence[int]) -> Tensor:
+        self.cache.make_room(len(self), max(self.cache.lengths) + 1)
+        if self._graph is None or not self._graph.fits(self.cache):
+            self._graph = None  # its memory goes before the next one's is taken
+            self._graph = StepGraph(self.model, self.cache)
+        return self._graph.step(tokens, self.cache.lengths, self._steps)
 
     def _check_settings(self) -> None:
         if self.model.settings == self._settings:

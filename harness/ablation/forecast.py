@@ -11,7 +11,7 @@ from harness.ablation.units import Sweep, Unit
 from harness.backends import load_backend
 from harness.dry_run import estimate
 from harness.long_context import laid_over
-from qwen_model.prefill import PIECE, CausalLM, Reader
+from qwen_model.prefill import CausalLM, Reader, batch_tokens
 
 COLUMNS = ("run", "samples", "tokens to read", "generated tokens", "time")
 
@@ -50,14 +50,15 @@ def _reading(model: CausalLM, unit: Unit) -> tuple[int, float]:
         step = model.ntk_step(length)
         lengths[step] = max(length, lengths.get(step, 0))
     longest = max(lengths.values())
-    behind = max(longest - PIECE, 0)
-    reader = Reader(model, PIECE)
-    reader.stack.make_room(1, behind + PIECE)
+    reader = Reader(model, batch_tokens(model.device))
+    size = reader.piece
+    behind = max(longest - size, 0)
+    reader.stack.make_room(1, behind + size)
     first, last = (_piece(reader, past) for past in (0, behind))
     slope = (last - first) / behind if behind else 0.0
-    pieces = [past for length in lengths.values() for past in range(0, length, PIECE)]
+    pieces = [past for length in lengths.values() for past in range(0, length, size)]
     seconds = sum(first + max(slope, 0.0) * past for past in pieces)
-    return len(documents) * len(pieces) * PIECE, len(documents) * seconds
+    return len(documents) * len(pieces) * size, len(documents) * seconds
 
 
 def _piece(reader: Reader, past: int) -> float:
@@ -66,7 +67,7 @@ def _piece(reader: Reader, past: int) -> float:
     for _ in range(2):  # the first pass warms up
         reader.stack.length = past
         start = time.monotonic()
-        reader.read_on([0] * PIECE, [0] * PIECE)
+        reader.read_on([0] * reader.piece, [0] * reader.piece)
         seconds.append(time.monotonic() - start)
     reader.stack.length = 0
     return seconds[-1]

@@ -27,7 +27,7 @@ from harness.records import canonical
 from qwen_model import ModelError, load_model, load_tokenizer
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.generation import SLOTS, Generator, Request
-from qwen_model.prefill import PIECE, CausalLM, Continuation, Reader, batch_tokens, score
+from qwen_model.prefill import CausalLM, Continuation, Reader, batch_tokens, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import read_json
 from tasks.api import TaskError
@@ -198,8 +198,8 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]
         left = Counter(owners)
         reader = self._reader()
         # logits of all of a long window's positions would not fit into memory
-        long = [index for index, item in enumerate(items) if len(item.tokens) > PIECE]
-        short = [index for index, item in enumerate(items) if len(item.tokens) <= PIECE]
+        long = [index for index, item in enumerate(items) if len(item.tokens) > reader.piece]
+        short = [index for index, item in enumerate(items) if len(item.tokens) <= reader.piece]
         with tqdm(total=len(items), disable=disable_tqdm, desc="Running loglikelihood_rolling requests") as bar:
 
             def know(index: int, logprob: float) -> None:

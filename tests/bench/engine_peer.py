@@ -19,15 +19,15 @@ from qwen_model.checkpoint import find_checkpoint
 from qwen_train.trainer.progress import peak_memory
 
 
-def load(engine: str, model: str, dtype: str, batch: int) -> Any:
+def load(engine: str, model: str, dtype: str, batch: int, device: str = "cpu") -> Any:
     """An `lm_eval.api.model.LM`."""
     if engine == "ours":
         from harness.lmeval.model import LmEvalModel
 
-        return LmEvalModel(model, dtype=dtype)
+        return LmEvalModel(model, dtype=dtype, device=device)
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=str(find_checkpoint(model).folder), dtype=dtype, device="cpu", batch_size=batch)
+    return HFLM(pretrained=str(find_checkpoint(model).folder), dtype=dtype, device=device, batch_size=batch)
 
 
 def main() -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from qwen_model import LongContext, kernels
+from qwen_model.decoder import Decoder
 from qwen_model.prefill import Reader
 from qwen_model.rows import Rows
+from qwen_model.step_graph import StepGraph
 from tests.qwen_model import combinations
 from tests.qwen_model.combinations import PATHS, TRAIN, WINDOWS, Expected, largest_difference, text
 
@@ -29,6 +31,25 @@ def test_equals_the_dense_computation(model, path, setting):
 @pytest.mark.parametrize("setting", combinations.settings(), ids=lambda s: "-".join(str(value) for value in s.values()))
 def test_decoding_without_the_kernels(model, setting, monkeypatch):
     monkeypatch.setattr(kernels, "usable", lambda x: False)
+    assert largest_difference(model, "decoding in a batch", setting) < LIMIT
+
+
+class Again:
+    """Stands for a captured graph where there is no GPU: the same step with the same fixed shapes, computed anew."""
+
+    def __init__(self, graph: StepGraph) -> None:
+        self.graph = graph
+
+    def replay(self) -> None:
+        self.graph._logits = self.graph._run()
+
+
+@pytest.mark.parametrize("setting", combinations.settings(), ids=lambda s: "-".join(str(value) for value in s.values()))
+def test_decoding_by_steps_of_fixed_shapes(model, setting, monkeypatch):
+    monkeypatch.setattr(Decoder, "captured", True)
+    monkeypatch.setattr(Decoder, "shares_keys", False)
+    monkeypatch.setattr(kernels, "usable", lambda x: False)
+    monkeypatch.setattr(StepGraph, "_capture", lambda graph: setattr(graph, "_graph", Again(graph)))
     assert largest_difference(model, "decoding in a batch", setting) < LIMIT
 
 

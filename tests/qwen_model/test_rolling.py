@@ -27,7 +27,7 @@ def decoder():
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(prefill, "PIECE", 16)
+    monkeypatch.setattr(prefill, "PIECE", {"cpu": 16})
 
 
 def rolled(decoder, tokens, length, first=1):
