@@ -7,8 +7,8 @@ Each measurement is a process of its own, sides in turn. The peer is transformer
 weights under bfloat16 autocast, `model(input_ids, labels=...)`, `clip_grad_norm_`, fused AdamW, weight decay as ours.
 Ours is `qwen_train.trainer.Update` in bfloat16. The share of the peak: `flops_per_token` of
 qwen_train/model.py over a bfloat16 matrix product (1,024 x 1,024 on a CPU, 8,192 x 8,192 on a GPU) timed in the same
-process. Memory is the process's peak, libraries included; on a GPU what torch has allocated there. On a GPU both sides
-are compiled: ours as the recipe's `compile` says, the peer by `torch.compile(model)`.
+process. Memory is the process's peak, libraries included; on a GPU what torch has allocated there. `compiled` is ours
+with the recipe's `compile: true`; on a GPU the peer is compiled too, by `torch.compile(model)`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
 WARM = {"cpu": 1, "cuda": 3}
 """Steps before the clock runs: a GPU's first ones compile."""
 OF_DEVICE = {"cpu": "nano,vocabulary", "cuda": "1.8b"}
+SIDES = {"cpu": ("ours", "compiled", "theirs"), "cuda": ("compiled", "theirs")}
 
 
 def batch(case: dict[str, Any], vocabulary: int, world: World) -> torch.Tensor:
@@ -47,13 +49,13 @@ def batch(case: dict[str, Any], vocabulary: int, world: World) -> torch.Tensor:
     return torch.randint(0, vocabulary, (case["batch"], case["context"] + 1), generator=generator).to(world.device)
 
 
-def ours(case: dict[str, Any], config: Any, world: World) -> Callable[[], object]:
+def ours(case: dict[str, Any], config: Any, world: World, compiled: bool = False) -> Callable[[], object]:
     from qwen_train.model import new_module
     from qwen_train.recipe import Training
     from qwen_train.trainer import Micro, Optimiser, Update
 
     sizes = {"batch": case["batch"], "micro_batch": case["batch"], "context": case["context"]}
-    training = Training(tokens=1, **sizes, compile=world.device.type == "cuda")
+    training = Training(tokens=1, **sizes, compile=compiled)
     update = Update(new_module(config, training, world).train(), Optimiser(), world)
     rows = batch(case, config.vocab_size, world)
     read = case["batch"] * case["context"]
@@ -104,7 +106,8 @@ def measure(side: str, name: str, threads: int, world: World) -> dict[str, float
     case = CASES[name]
     config = dataclasses.replace(PRESETS[case["preset"]], train_length=case["context"], **case["changes"])
     peak = measured_peak(world, "bfloat16")
-    step = {"ours": ours, "theirs": theirs}[side](case, config, world)
+    made = {"theirs": theirs, "ours": ours, "compiled": partial(ours, compiled=True)}[side]
+    step = made(case, config, world)
     for _ in range(WARM[world.device.type]):
         step()
     if world.device.type == "cuda":
@@ -141,7 +144,7 @@ def main() -> None:
     print("| case | side | tokens/s | tokens per processor-second | share of peak | memory, MB |")
     print("|---|---|---|---|---|---|")
     for name in (asked.cases or OF_DEVICE[asked.device]).split(","):
-        found: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+        found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES[asked.device]}
         for _ in range(asked.rounds):
             for side, rounds in found.items():
                 command = [sys.executable, "-m", "tests.bench.training_speed", "--threads", str(asked.threads)]
@@ -157,12 +160,13 @@ def main() -> None:
                 f"| {name} | {side} | {m['speed']:,.0f} | {m['per_processor_second']:,.0f} | {100 * m['share']:.0f} % |"
                 f" {m['memory']:,.0f} |"
             )
-        ratios = {key: middle["ours"][key] / middle["theirs"][key] for key in middle["ours"]}
-        print(
-            f"| {name} | ours / theirs | {ratios['speed']:.2f} | {ratios['per_processor_second']:.2f} | |"
-            f" {ratios['memory']:.2f} |",
-            flush=True,
-        )
+        for side in SIDES[asked.device][:-1]:
+            ratios = {key: middle[side][key] / middle["theirs"][key] for key in middle[side]}
+            print(
+                f"| {name} | {side} / theirs | {ratios['speed']:.2f} | {ratios['per_processor_second']:.2f} | |"
+                f" {ratios['memory']:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
