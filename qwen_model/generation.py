@@ -165,11 +165,13 @@ class Generator(Generic[Key]):
         else:
             logits = logits.float()
             chosen = logits.argmax(-1)
-            for index, row in enumerate(rows):
-                request = row.request
-                if not request.sampling.plain:
-                    text = (*request.prompt, *row.tokens)
-                    chosen[index] = choose(logits[index], request.sampling, text, row.random)
+            drawn = [index for index, row in enumerate(rows) if not row.request.sampling.plain]
+            if drawn:
+                here, found = logits.cpu(), []  # from a GPU all at once
+                for index in drawn:
+                    row, asked = rows[index], rows[index].request
+                    found.append(choose(here[index], asked.sampling, (*asked.prompt, *row.tokens), row.random))
+                chosen[drawn] = torch.tensor(found, device=logits.device)
             logprobs = logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
         for row, token, logprob in zip(rows, chosen.tolist(), logprobs.tolist(), strict=True):
             row.tokens.append(token)

@@ -49,8 +49,7 @@ class Sampling:
 
 
 def choose(logits: Tensor, sampling: Sampling, text: Sequence[int], random: torch.Generator) -> int:
-    """The next token after `text` from its logits (V,), float32."""
-    logits = logits.cpu()
+    """The next token after `text` from its logits (V,), float32, on the CPU."""
     if sampling.repetition_penalty != 1:
         seen = torch.tensor(sorted(set(text)))
         found = logits[seen]
