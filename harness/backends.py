@@ -93,12 +93,12 @@ def new_engine(prepared: Prepared, model: CausalLM, cache: ResponseCache | None 
     """The engine of a loaded model."""
     from harness.engine import Engine
     from qwen_model.generation import SLOTS
-    from qwen_model.prefill import batch_tokens
+    from qwen_model.prefill import PASS
 
     return Engine(
         model,
         load_tokenizer(prepared.checkpoint),
-        batch_tokens=batch_tokens(model.device),
+        batch_tokens=PASS[model.device.type],
         slots=SLOTS,
         runners=ranks().processors,
         seed=prepared.settings.seed,

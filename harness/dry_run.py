@@ -171,13 +171,13 @@ def _planned(reader: Reader, sequences: Sequence[Sequence[int]], limits: Sequenc
 
 
 def _measure(model: CausalLM) -> tuple[Reader, float, float]:
-    """A reader; tokens per second in reading (one pass of 512) and in writing (`SLOTS` rows side by side)."""
-    reader = Reader(model, 512)
-    text = [index % 100 for index in range(512)]
+    """A reader; tokens per second in reading (one whole pass) and in writing (`SLOTS` rows side by side)."""
+    reader = Reader(model)
+    text = [index % 100 for index in range(reader.batch_tokens)]
     for _ in range(2):  # the first pass warms up
         start = time.monotonic()
-        reader.read([text], [(0, 0)], [[511]])
-    read_rate = 512 / (time.monotonic() - start)
+        reader.read([text], [(0, 0)], [[len(text) - 1]])
+    read_rate = len(text) / (time.monotonic() - start)
     rows = Rows(model, reader, SLOTS)
     for _ in range(SLOTS):
         rows.enter([text[:300]], [(0, 0)])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qwen_model import ModelError
 from qwen_model.cache import Cache, CacheShape
+from qwen_model.checkpoint import check_device
 from qwen_model.layout import Layout, band
 from qwen_model.long_context import LongContext
 
@@ -34,6 +35,7 @@ class HFModel:
         """Load from a folder. Raises ModelError where our masks would not say all that the model's attention does."""
         import transformers
 
+        check_device(device)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         try:

@@ -68,8 +68,8 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) ->
         # one query per head: the heads of a group stand in as query positions, and no key is copied
         out = _torchs(q.reshape(rows, k.shape[1], groups, dim), k, v, attn_mask=mask)
         return out.reshape(rows, heads, 1, dim)
-    if mask is not None and groups > 1 and q.device.type == "cuda":
-        # with a mask only torch's plain way has grouped heads there, and that holds all T x S scores
+    if groups > 1 and q.device.type == "cuda" and (mask is not None or q.dtype == torch.float32):
+        # with a mask or in float32 only torch's plain way has grouped heads there, and that holds all T x S scores
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     return _torchs(q, k, v, attn_mask=mask, is_causal=causal and mask is None, enable_gqa=k.shape[1] != heads)
 

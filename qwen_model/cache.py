@@ -289,7 +289,7 @@ class SlotLayout:
         return self._lengths[window]
 
     def keys(self, window: int | None) -> int:
-        """Keys of the row that has most."""
+        """How many of a row's keys the pass covers."""
         return self.longest if window is None else min(self.longest, window)
 
     def mask(self, window: int | None) -> Tensor:

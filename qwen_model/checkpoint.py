@@ -69,6 +69,14 @@ def find_checkpoint(model: str, *, allow_pickle_weights: bool = False) -> Checkp
     raise ModelError(f"{model}: no such model")
 
 
+def check_device(device: str) -> None:
+    """Raises ModelError for a device that models are not run on, or that is not here."""
+    import torch
+
+    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+        raise ModelError(f"device: {device!r} is not to be had here; cpu is, and cuda where torch finds a GPU")
+
+
 def load_model(
     model: str | Checkpoint, dtype: str = "float32", device: str = "cpu", *, allow_pickle_weights: bool = False
 ) -> Decoder:
@@ -86,8 +94,7 @@ def load_model(
 
     if dtype not in DTYPES:
         raise ModelError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise ModelError(f"device: {device!r} is not to be had here; cpu is, and cuda where torch finds a GPU")
+    check_device(device)
     if isinstance(model, Checkpoint):
         checkpoint = model
     else:

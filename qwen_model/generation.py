@@ -225,7 +225,7 @@ def generate(
     """Continue texts, in which control tokens are read as such; prompt i is sampled with `seed + i`."""
     if isinstance(prompts, str):
         raise ValueError("prompts: a list of texts is wanted, not one text")
-    generator: Generator[int] = Generator(model, tokenizer, Reader(model, batch_tokens=512))
+    generator: Generator[int] = Generator(model, tokenizer, Reader(model))
     generator.add(
         [
             Request(
@@ -263,7 +263,7 @@ def stream(
 
     A piece is held back while it may be the beginning of a stop string or a letter whose bytes are not all written.
     """
-    generator: Generator[int] = Generator(model, tokenizer, Reader(model, batch_tokens=512), slots=1)
+    generator: Generator[int] = Generator(model, tokenizer, Reader(model), slots=1)
     ids = tuple(tokenizer.encode_rendered(prompt))
     generator.add([Request(key=0, prompt=ids, max_tokens=max_tokens, stop=stop, sampling=sampling or Sampling())])
     shown = 0

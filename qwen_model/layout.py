@@ -34,9 +34,9 @@ class Layout(Protocol):
 
 def band(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
     """Which key positions (..., S) a query position (..., T) reads: none after it, and only `window` up to itself."""
-    distance = queries[..., :, None] - keys[..., None, :]
-    reads = distance >= 0
-    return reads if window is None else reads & (distance < window)
+    query, key = queries[..., :, None], keys[..., None, :]
+    # no difference is taken: as int64 it would be eight times the mask
+    return key <= query if window is None else (key <= query) & (key > query - window)
 
 
 class Plain:
@@ -46,6 +46,7 @@ class Plain:
         self.past: int | None = past
         self.steps = steps
         self.positions = torch.arange(past, past + new, device=steps.device)[None, :]
+        self._masks: dict[int | None, Tensor] = {}
 
     def first_key(self, window: int | None) -> int:
         past = self.past or 0
@@ -55,8 +56,10 @@ class Plain:
         past, new, first = self.past or 0, self.positions.shape[1], self.first_key(window)
         if new == 1 or (past == 0 and (window is None or window >= new)):
             return None
-        keys = torch.arange(first, past + new, device=self.positions.device)
-        return band(self.positions, keys, window)[None]
+        if window not in self._masks:
+            keys = torch.arange(first, past + new, device=self.positions.device)
+            self._masks[window] = band(self.positions, keys, window)[None]
+        return self._masks[window]
 
 
 class _Segmented(ABC):

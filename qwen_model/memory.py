@@ -25,8 +25,8 @@ def out_of_memory() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
         raise OutOfMemory(f"out of memory on the GPU ({str(error).splitlines()[0]}); {_LESS}") from error
-    except RuntimeError as error:  # the allocator of main memory has no exception of its own
-        if "DefaultCPUAllocator" not in str(error):
+    except RuntimeError as error:  # neither the allocator of main memory nor CUDA's graphs have one of their own
+        if "DefaultCPUAllocator" not in str(error) and "CUDA error: out of memory" not in str(error):
             raise
         raise OutOfMemory(f"out of memory ({str(error).splitlines()[0]}); {_LESS}") from error
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 WORTH = {"cpu": 32, "cuda": 4096}
-"""Tokens that sharing a prefix must save, by device: about as many as a pass costs that is for a prefix alone. On a GPU
-that is the time to launch its kernels."""
+"""Tokens that sharing a prefix must save, by device: a pass for a prefix alone costs about as much as so many. On a GPU
+it costs the launch of its kernels (docs/decisions/0066)."""
 
 
 def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int = WORTH["cpu"]) -> list[tuple[int, int]]:

@@ -95,10 +95,14 @@ class Rows:
         self._graph: StepGraph | None = None
 
     def _graphed(self, tokens: Sequence[int]) -> Tensor:
-        self.cache.make_room(len(self), max(self.cache.lengths) + 1)
-        if self._graph is None or not self._graph.fits(self.cache):
-            self._graph = None  # its memory goes before the next one's is taken
-            self._graph = StepGraph(self.model, self.cache)
+        longest = max(self.cache.lengths) + 1
+        if longest > self.cache.capacity:
+            self._graph = None  # its memory goes before more is taken
+        self.cache.make_room(len(self), longest)
+        rows = min(self.cache.rows, 1 << (len(self) - 1).bit_length())
+        if self._graph is None or not self._graph.fits(self.cache, rows):
+            self._graph = None
+            self._graph = StepGraph(self.model, self.cache, rows)
         return self._graph.step(tokens, self.cache.lengths, self._steps)
 
     def _check_settings(self) -> None:

@@ -11,7 +11,7 @@ from harness.ablation.units import Sweep, Unit
 from harness.backends import load_backend
 from harness.dry_run import estimate
 from harness.long_context import laid_over
-from qwen_model.prefill import CausalLM, Reader, batch_tokens
+from qwen_model.prefill import CausalLM, Reader
 
 COLUMNS = ("run", "samples", "tokens to read", "generated tokens", "time")
 
@@ -50,7 +50,7 @@ def _reading(model: CausalLM, unit: Unit) -> tuple[int, float]:
         step = model.ntk_step(length)
         lengths[step] = max(length, lengths.get(step, 0))
     longest = max(lengths.values())
-    reader = Reader(model, batch_tokens(model.device))
+    reader = Reader(model)
     size = reader.piece
     behind = max(longest - size, 0)
     reader.stack.make_room(1, behind + size)

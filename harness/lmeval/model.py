@@ -27,7 +27,7 @@ from harness.records import canonical
 from qwen_model import ModelError, load_model, load_tokenizer
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.generation import SLOTS, Generator, Request
-from qwen_model.prefill import CausalLM, Continuation, Reader, batch_tokens, score
+from qwen_model.prefill import CausalLM, Continuation, Reader, score
 from qwen_model.sampling import Sampling
 from qwen_model.tokenizer import read_json
 from tasks.api import TaskError
@@ -105,8 +105,8 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]
         )
 
     def _reader(self) -> Reader:
-        """A fresh one for each call: between calls no keys are held. Tokens of a pass as in `harness.evaluation`."""
-        return Reader(self._model, batch_tokens(self._model.device))
+        """A fresh one for each call: between calls no keys are held."""
+        return Reader(self._model)
 
     # --- what lm-eval asks of every model ----------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def sample(
     """
     policy.eval()
     # a new reader each time: keys of a policy that has moved on are of no use
-    generator: Generator[int] = Generator(policy, tokenizer, Reader(policy, batch_tokens=512))
+    generator: Generator[int] = Generator(policy, tokenizer, Reader(policy))
     asked = {place: tuple(queries[place]) for place in (range(len(queries)) if only is None else only)}
     generator.add(
         [

@@ -113,6 +113,8 @@ def main() -> None:
     if asked.write_works:
         asked.write_works.write_text(json.dumps([asdict(work) for work in works()]), encoding="utf-8")
         return
+    if asked.works is None or (asked.like is None and asked.one is None):
+        parser.error("give --works FILE and --like FOLDER, or --write-works FILE")
     everything = [Work(**fields).part(asked.share) for fields in json.loads(asked.works.read_text(encoding="utf-8"))]
     if asked.one:
         engine, folder, out = asked.one
