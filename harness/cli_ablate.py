@@ -110,6 +110,7 @@ def ablate(
 
 def _report(done: Done, folder: Path, base: str) -> None:
     from harness.ablation import tables
+    from harness.progress import said_when_slow
     from reports import ablation as shown
 
     if not done.runs:
@@ -120,7 +121,8 @@ def _report(done: Done, folder: Path, base: str) -> None:
         print_table(header, lines)
     for line in shown.notes(folder):
         typer.echo(f"- {line}")
-    page, plots = shown.write(folder)
+    with said_when_slow("writing the page and plots"):
+        page, plots = shown.write(folder)
     for plot in plots:
         typer.echo(f"plot: {plot}")
     typer.echo(f"report: {page}")

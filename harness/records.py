@@ -81,6 +81,10 @@ class SampleRecord:
     """Wall-clock seconds from the first request to the verdict, waiting in the batch included."""
 
 
+LEAST_SPREAD = 6
+"""Values that a bootstrap's interval needs: of fewer, all on one side would not be rare by chance (2 in 32)."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number and its 95 % interval, low <= value <= high, from `n` items. Shares lie in 0..1."""
