@@ -23,6 +23,7 @@ from qwen_model.config import ModelError
 from qwen_model.progress import Meter
 from qwen_model.qwen_tokenizer import SPLIT, QwenTokenizer, read_ranks
 from qwen_model.tokenizer import Tokenizer
+from tasks.documents import lines, text_of
 
 TEXTS = Path(__file__).with_name("texts")
 ORDER = ("th", "he", "ar", "ko", "vi", "zh", "ja", "tr", "id", "pl", "ru", "nl", "pt", "it", "de", "es", "fr", "en")
@@ -117,7 +118,7 @@ def _cl100k_like(vocabulary: Path) -> Codec:
 def texts(folder: Path | None) -> list[Text]:
     """The texts of a folder (LANGUAGE.txt, or LANGUAGE.jsonl with `text`), else our own; then code.
 
-    A file named code.txt or code.jsonl takes the place of the standard library. Raises ModelError.
+    A file named code.txt or code.jsonl takes the place of the standard library. Raises ModelError or TaskError.
     """
     place = folder or TEXTS
     if not place.is_dir():
@@ -126,7 +127,7 @@ def texts(folder: Path | None) -> list[Text]:
     for path in sorted(path for path in place.iterdir() if path.suffix in (".txt", ".jsonl")):
         if path.stem in found:
             raise ModelError(f"{path}: a second file named {path.stem}; join the two")
-        documents = tuple(_documents(path))
+        documents = (text_of(path),) if path.suffix == ".txt" else tuple(text for _, text, _ in lines(path))
         if not any(document.strip() for document in documents):
             raise ModelError(f"{path}: holds no text; remove it")
         found[path.stem] = Text(path.stem, f"files of {folder}" if folder else "one paragraph of ours", documents)
@@ -135,25 +136,6 @@ def texts(folder: Path | None) -> list[Text]:
     code = found.pop(CODE, None) or _standard_library()
     places = {label: place for place, label in enumerate(ORDER)}
     return [*sorted(found.values(), key=lambda text: (places.get(text.label, len(ORDER)), text.label)), code]
-
-
-def _documents(path: Path) -> Iterator[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: not UTF-8 at byte {error.start}; convert it") from error
-    if path.suffix == ".txt":
-        yield text
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ModelError(f"{path}:{number}: not JSON ({error}); mend the line") from error
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise ModelError(f"{path}:{number}: no `text`; every line is an object with one")
-            yield row["text"]
 
 
 def _standard_library() -> Text:
