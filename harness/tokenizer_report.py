@@ -6,7 +6,6 @@ fixed list of modules of the running interpreter's standard library.
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import sysconfig
@@ -17,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.records import as_csv, write_atomic
 from qwen_model.catalogue import CATALOGUE, available, obtain_vocabulary
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.config import ModelError
@@ -220,19 +220,17 @@ def write(folder: Path, texts: Sequence[Text], codecs: Sequence[Codec], baseline
     what was measured)."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = [{name: value for name, value in asdict(row).items() if name != "by_document"} for row in rows]
-    with (folder / "tokenizers.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(plain[0]))
-        writer.writeheader()
-        writer.writerows(plain)
-    with (folder / "documents.csv").open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(("text", "document", "tokenizer", "tokens"))
-        for row in rows:
-            lines.writerows((row.text, n, row.tokenizer, tokens) for n, tokens in enumerate(row.by_document, start=1))
+    write_atomic(folder / "tokenizers.csv", as_csv(plain))
+    by_document = [
+        {"text": row.text, "document": number, "tokenizer": row.tokenizer, "tokens": tokens}
+        for row in rows
+        for number, tokens in enumerate(row.by_document, start=1)
+    ]
+    write_atomic(folder / "documents.csv", as_csv(by_document))
     whole = {
         "baseline": baseline,
         "tokenizers": {codec.name: codec.what for codec in codecs},
         "texts": {text.label: text.source for text in texts},
         "rows": plain,
     }
-    (folder / "tokenizers.json").write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_atomic(folder / "tokenizers.json", json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
