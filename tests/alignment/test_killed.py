@@ -53,7 +53,7 @@ def files_of(folder: Path) -> dict[str, object]:
         name = str(path.relative_to(folder))
         if path.name == "log.jsonl":
             rows = read_log(path.parent)
-            found[name] = [{key: its for key, its in row.items() if key not in MEASURED} for row in rows]
+            found[name] = [{key: its for key, its in row.items() if not key.startswith(MEASURED)} for row in rows]
         elif "tensorboard" not in name and "checkpoints" not in name:
             found[name] = path.read_bytes()
     return found
