@@ -45,9 +45,9 @@ def read(folder: Path, name: str) -> pandas.DataFrame:
     if name == "cells" and found.empty:
         raise RunError(f"{path}: no cell; run the same `harness ablate` again")
     if "low" in found:
-        few = found["documents" if "documents" in found else "n"] < LEAST_SPREAD
-        if name == "cells" and "metric" in found:
-            few &= ~found["metric"].map(ablation_plots.is_share)  # a share's interval is Wilson's
+        few = found[[column for column in ("documents", "n") if column in found]].min(axis=1) < LEAST_SPREAD
+        if name == "cells" and "metric" in found:  # a share's interval is Wilson's
+            few &= ~found["metric"].map(lambda metric: isinstance(metric, str) and ablation_plots.is_share(metric))
         found.loc[few, ["low", "high"]] = math.nan
     return found
 

@@ -122,7 +122,7 @@ def test_another_recipe_does_not_go_on(base, data, tmp_path):
     run, recipe = sft.run_sft, sft_recipe(base, data)
     run(recipe, tmp_path, World(), print)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    with pytest.raises(TrainError, match=r"recipe.batch 8, now 4"):
+    with pytest.raises(TrainError, match=r"recipe.batch \(8 there, 4 now\)"):
         run(recipe.model_copy(update={"batch": 4}), tmp_path, World(), print)
 
 
