@@ -74,6 +74,7 @@ def test_a_chain_that_is_killed_in_three_stages(base, data, tmp_path):
         assert not (at / "model").exists()
     assert start(killed_at, *chain).wait() == 0
     whole, killed = map(files_of, folders)
+    assert {"out/ppo/samples.jsonl", "out/ppo/model/model.safetensors", "out/reward/log.jsonl"} <= set(whole)
     assert set(killed) == set(whole) and [name for name in whole if killed[name] != whole[name]] == []
 
 
