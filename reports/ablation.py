@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -48,7 +47,8 @@ def read(folder: Path, name: str) -> pandas.DataFrame:
         few = found[[column for column in ("documents", "n") if column in found]].min(axis=1) < LEAST_SPREAD
         if name == "cells" and "metric" in found:  # a share's interval is Wilson's
             few &= ~found["metric"].map(lambda metric: isinstance(metric, str) and ablation_plots.is_share(metric))
-        found.loc[few, ["low", "high"]] = math.nan
+        for bound in ("low", "high"):
+            found[bound] = found[bound].mask(few)
     return found
 
 
