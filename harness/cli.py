@@ -25,7 +25,7 @@ from harness.cli_options import (
     known_tasks,
     task_options,
 )
-from harness.cli_output import any_encoding, os_error_line, print_table
+from harness.cli_output import any_encoding, call, os_error_line, print_table
 from harness.ranks import ranks
 from harness.records import RunError
 from tasks.api import TaskError
@@ -254,13 +254,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop_like_ctrl_c)
     any_encoding()
     try:
-        app()
-    except SystemExit as stop:
-        if stop.code != INTERRUPTED:
-            raise
-        said = "stopped by SIGTERM" if stopped.is_set() else "interrupted"
-        _say(f"{said}; what was finished is kept: the same command continues a run")
-        sys.exit(STOPPED if stopped.is_set() else INTERRUPTED)
+        code = call(app)
+        if code == INTERRUPTED:
+            said = "stopped by SIGTERM" if stopped.is_set() else "interrupted"
+            _say(f"{said}; what was finished is kept: the same command continues a run")
+        sys.exit(STOPPED if stopped.is_set() and code == INTERRUPTED else code)
     except OSError as error:
         _say(os_error_line(error))
         sys.exit(2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli_options import DataDir, Filter, Unsafe, filters_of, lengths_of
 from harness.cli_output import print_table
 from tasks.api import TaskError
 
@@ -50,16 +51,14 @@ def ablate(
     ] = None,
     base: Annotated[str | None, typer.Option(help="The cell that others are compared with; default the first.")] = None,
     limit: Annotated[int | None, typer.Option(help="Samples of each task; documents where there are lengths.")] = None,
-    filter: Annotated[list[str] | None, typer.Option(help="FIELD=VALUE[,VALUE]: only such samples.")] = None,
+    filter: Filter = None,
     train_length: Annotated[int | None, typer.Option(help="Take this for the length that was trained at.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (default), bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu (default) or cuda.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")] = None,
+    data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option(help="The sweep's folder; default runs/ablate-TASK-MODEL-HASH.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the cells with tokens and time.")] = False,
-    unsafe_no_sandbox: Annotated[
-        bool, typer.Option("--unsafe-no-sandbox", help="Run model-written code unprotected.")
-    ] = False,
+    unsafe_no_sandbox: Unsafe = False,
 ) -> None:
     """Run a task under the product of settings; print what each does, with intervals and paired differences.
 
@@ -110,6 +109,7 @@ def ablate(
 
 def _report(done: Done, folder: Path, base: str) -> None:
     from harness.ablation import tables
+    from harness.progress import said_when_slow
     from reports import ablation as shown
 
     if not done.runs:
@@ -120,7 +120,8 @@ def _report(done: Done, folder: Path, base: str) -> None:
         print_table(header, lines)
     for line in shown.notes(folder):
         typer.echo(f"- {line}")
-    page, plots = shown.write(folder)
+    with said_when_slow("writing the page and plots"):
+        page, plots = shown.write(folder)
     for plot in plots:
         typer.echo(f"plot: {plot}")
     typer.echo(f"report: {page}")
@@ -158,7 +159,6 @@ def _with_file(said: dict[str, Any], config: Path | None) -> dict[str, Any]:
 
 def _settings(asked: dict[str, Any], unsafe: bool) -> Settings:
     """What all cells share."""
-    from harness.cli_options import filters_of, lengths_of
     from harness.evaluation import Settings
 
     limit = asked.get("limit")

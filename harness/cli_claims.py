@@ -95,7 +95,7 @@ def claims(
 
 
 def _data(data_dir: Path | None) -> Path | None:
-    """The data directory, also for the commands that are run."""
+    """The data folder, also for the commands that are run."""
     if data_dir is not None:
         if not data_dir.is_dir():
             raise TaskError(f"--data-dir {data_dir}: no such folder; name one with data sets (docs/data.md)")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cli_options import DataDir
 from harness.cli_output import print_table
 from harness.records import Run
 from tasks.api import TaskError
@@ -34,7 +35,7 @@ def contamination(
     corpus: Annotated[
         Path, typer.Option(help="Training texts: a file, or a folder of .jsonl, .txt (also .gz, .zst) or .parquet.")
     ],
-    data_dir: Annotated[Path | None, typer.Option(help="Folder with data sets, asked first (docs/data.md).")] = None,
+    data_dir: DataDir = None,
     n: Annotated[int, typer.Option(help="Words in a row that count as an overlap.")] = 13,
     share: Annotated[float, typer.Option(help="From this share of its n-grams on an item is contaminated.")] = 0.8,
     field: Annotated[str, typer.Option(help="The field or column of the corpus that holds the text.")] = "text",

@@ -6,9 +6,14 @@ import errno
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.api import TaskError
+
 if TYPE_CHECKING:
+    import typer
+
     from harness.records import Run
 
 
@@ -24,6 +29,22 @@ def os_error_line(error: OSError) -> str:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
     remedy = "check space and permissions" if full or error.filename is None else "give another path"
     return f"{error.filename or 'input/output'}: {error.strerror or error}; {remedy}"
+
+
+def call(app: typer.Typer) -> int:
+    """Do what was typed and return the exit code. Raises TaskError, one line, for what the parser does not take."""
+    import typer
+
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        message = error.format_message().rstrip(".")
+        if "\n" in message:  # the help: nothing was typed
+            print(message, file=sys.stderr)
+            return error.exit_code
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else Path(sys.argv[0]).name
+        raise TaskError(f"{message}; `{command} --help` lists what it takes") from error
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 1) -> None:
@@ -45,12 +66,15 @@ def print_report(finished: Run, *, fresh: bool = False) -> None:
     """Write the run's report files where they are missing or older than its results, and print its table."""
     import typer
 
+    from harness.progress import said_when_slow
     from reports.page import write_report
     from reports.render import summary_table
 
     results, page = finished.path / "results.json", finished.path / "report.html"
     if fresh or not page.is_file() or page.stat().st_mtime < results.stat().st_mtime:
-        write_report(finished)
+        samples = sum(result.n for result in finished.results.values())
+        with said_when_slow(f"writing the report of {samples:,} samples"):
+            write_report(finished)
     summary = summary_table(finished)
     lines = summary.cells()
     # the report files have the whole table

@@ -63,6 +63,7 @@ def report(
 
 def _site(paths: list[Path], out: Path) -> None:
     from harness.pairing import compare
+    from harness.progress import said_when_slow
     from reports.ablation import is_sweep
     from reports.beside import beside
     from reports.cells import tables_of
@@ -78,7 +79,8 @@ def _site(paths: list[Path], out: Path) -> None:
             typer.echo(f"not compared: {error}", err=True)
     shown = [beside([run.path for run in runs], name) for name in tables_of(runs)]
     out.mkdir(parents=True, exist_ok=True)
-    write_site(out / "report.html", runs, comparisons, shown, sweeps)
+    with said_when_slow(f"writing a page of {len(paths)} runs and sweeps"):
+        write_site(out / "report.html", runs, comparisons, shown, sweeps)
     typer.echo(f"report: {out / 'report.html'}")
 
 

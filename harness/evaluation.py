@@ -63,16 +63,10 @@ def _prepare(settings: Settings) -> Prepared:
     check(settings)
     options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
-    if isinstance(settings.model, str) and settings.backend == "openai":
-        from harness.openai_backend import served
-
-        checkpoint = served(settings.model, settings.base_url, settings.tokenizer)
-    elif isinstance(settings.model, str):
-        checkpoint = find_checkpoint(settings.model)
-    else:
-        checkpoint = settings.model.checkpoint
+    if not isinstance(settings.model, str):
         dtype, device = str(settings.model.dtype).removeprefix("torch."), settings.model.device.type
         settings = replace(settings, backend="native", dtype=dtype, device=device)
+    checkpoint = _checkpoint(settings)
     for task in tasks:
         _redecode(task, settings)
     data = Data(settings.data_dir)
@@ -124,6 +118,16 @@ def _prepare(settings: Settings) -> Prepared:
         origins=origins,
         left_out=tuple(left_out),
     )
+
+
+def _checkpoint(settings: Settings) -> Checkpoint:
+    if not isinstance(settings.model, str):
+        return settings.model.checkpoint
+    if settings.backend == "openai":
+        from harness.openai_backend import served
+
+        return served(settings.model, settings.base_url, settings.tokenizer)
+    return find_checkpoint(settings.model)
 
 
 def _numerics(settings: Settings, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from qwen_model.long_context import LongContext, WindowSchedule
+from qwen_model.long_context import LongContext, Windows, WindowSchedule
 from tasks.api import TaskError
 
 if TYPE_CHECKING:
@@ -77,6 +77,19 @@ VALUES: Mapping[str, Callable[[str, str], Any]] = {
 """How each key's value is read."""
 
 
+def windows(settings: LongContext, layers: int, train_length: int, option: str) -> Windows:
+    """The window of each layer. Raises TaskError, naming the option, where they do not fit the model."""
+    asked = settings.window
+    if isinstance(asked, WindowSchedule) and not asked.relative:
+        named = sum(size for size, _ in asked.bands)
+        if named > layers:
+            raise TaskError(f"{option}: window: its bands are of {named:g} layers or more, and the model has {layers}")
+    try:
+        return settings.windows(layers, train_length)
+    except ValueError as error:
+        raise TaskError(f"{option}: {error}") from error
+
+
 @contextmanager
 def laid_over(model: CausalLM, settings: LongContext | None) -> Iterator[None]:
     """The model under these settings; None leaves it as it is. Raises TaskError where they do not fit it."""
@@ -84,9 +97,6 @@ def laid_over(model: CausalLM, settings: LongContext | None) -> Iterator[None]:
         yield
         return
     layers, train_length = len(model.cache_shape.windows), settings.train_length or model.train_length
-    try:
-        settings.windows(layers, train_length)
-    except ValueError as error:
-        raise TaskError(f"--long-context: {error}") from error
+    windows(settings, layers, train_length, "--long-context")
     with cast("Decoder", model).long_context(settings):
         yield

@@ -31,8 +31,8 @@ class Peak:
             most = int(torch.cuda.max_memory_allocated(self._device))
             torch.cuda.reset_peak_memory_stats(self._device)
             return most
-        most = _kilobytes("/proc/self/status", "VmHWM") * 1024
         try:
+            most = _kilobytes("/proc/self/status", "VmHWM") * 1024
             # the kernel's way to let the mark fall to what is in use now; some containers forbid it
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:

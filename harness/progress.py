@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +25,22 @@ from harness.evaluation import Progress
 
 _LINE_SECONDS = 30.0
 """Between two lines of a log."""
+
+
+_SOON = 3.0
+"""Seconds that a step may take without a word."""
+
+
+@contextmanager
+def said_when_slow(text: str) -> Iterator[None]:
+    """A line about a step, if it takes more than a few seconds."""
+    clock = threading.Timer(_SOON, lambda: print(text, file=sys.stderr, flush=True))
+    clock.daemon = True
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
 
 
 class _Rate(ProgressColumn):
@@ -52,7 +70,8 @@ class Bars(Progress):
         self._ids: dict[str, int] = {}
         self._counts: dict[str, list[int]] = {}
         self._start = time.monotonic()
-
+        self._said = 0
+        """Samples that were judged here by the last line."""
         self._ended = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
 
@@ -94,7 +113,8 @@ class Bars(Progress):
         new = sum(done - before for _, (done, _, before) in counts)
         left = sum(total - done for _, (done, total, _) in counts)
         rate = new / max(spent, 1e-3)
-        # texts written side by side all end late: the first few say nothing of the rate
-        guess = f", about {left / rate:.0f} s left" if new > 2 and 0 < left < 10 * new else ""
+        # texts written side by side all end late: the first few, and a time without any, say nothing of the rate
+        guess = f", about {left / rate:.0f} s left" if new > max(2, self._said) and 0 < left < 10 * new else ""
+        self._said = new
         state = ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in counts)
         print(f"{state}; {spent:.0f} s, {rate:.1f} samples/s{guess}", file=sys.stderr, flush=True)

@@ -6,7 +6,9 @@ spec differs refuses to be continued and names the field. Reports read runs thro
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import sqlite3
@@ -81,6 +83,10 @@ class SampleRecord:
     """Wall-clock seconds from the first request to the verdict, waiting in the batch included."""
 
 
+LEAST_SPREAD = 6
+"""Values that a bootstrap's interval needs: of fewer, all on one side would not be rare by chance (2 in 32)."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number and its 95 % interval, low <= value <= high, from `n` items. Shares lie in 0..1."""
@@ -132,6 +138,16 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a text file by `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table with a column for every key, in the order in which they come up."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,6 +85,8 @@ def check(settings: Settings) -> None:
             raise TaskError(f"--{name.replace('_', '-')}: {value} is not 1 or more")
     if ranks().size > 1 and settings.backend in ("vllm", "openai"):
         raise TaskError(f"--backend {settings.backend}: it spreads the work by itself; start it without torchrun")
+    if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise TaskError("--backend vllm: vLLM is not installed here; pip install vllm, or use --backend hf")
     if settings.cache is not None and settings.backend == "openai":
         raise TaskError("--cache: what weights a server holds cannot be known, and models would mix; leave it out")
     check_limit(settings.limit)

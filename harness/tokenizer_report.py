@@ -6,7 +6,6 @@ fixed list of modules of the running interpreter's standard library.
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import sysconfig
@@ -17,12 +16,14 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.records import as_csv, write_atomic
 from qwen_model.catalogue import CATALOGUE, available, obtain_vocabulary
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.config import ModelError
 from qwen_model.progress import Meter
 from qwen_model.qwen_tokenizer import SPLIT, QwenTokenizer, read_ranks
 from qwen_model.tokenizer import Tokenizer
+from tasks.documents import lines, text_of
 
 TEXTS = Path(__file__).with_name("texts")
 ORDER = ("th", "he", "ar", "ko", "vi", "zh", "ja", "tr", "id", "pl", "ru", "nl", "pt", "it", "de", "es", "fr", "en")
@@ -117,7 +118,7 @@ def _cl100k_like(vocabulary: Path) -> Codec:
 def texts(folder: Path | None) -> list[Text]:
     """The texts of a folder (LANGUAGE.txt, or LANGUAGE.jsonl with `text`), else our own; then code.
 
-    A file named code.txt or code.jsonl takes the place of the standard library. Raises ModelError.
+    A file named code.txt or code.jsonl takes the place of the standard library. Raises ModelError or TaskError.
     """
     place = folder or TEXTS
     if not place.is_dir():
@@ -126,7 +127,7 @@ def texts(folder: Path | None) -> list[Text]:
     for path in sorted(path for path in place.iterdir() if path.suffix in (".txt", ".jsonl")):
         if path.stem in found:
             raise ModelError(f"{path}: a second file named {path.stem}; join the two")
-        documents = tuple(_documents(path))
+        documents = (text_of(path),) if path.suffix == ".txt" else tuple(text for _, text, _ in lines(path))
         if not any(document.strip() for document in documents):
             raise ModelError(f"{path}: holds no text; remove it")
         found[path.stem] = Text(path.stem, f"files of {folder}" if folder else "one paragraph of ours", documents)
@@ -135,25 +136,6 @@ def texts(folder: Path | None) -> list[Text]:
     code = found.pop(CODE, None) or _standard_library()
     places = {label: place for place, label in enumerate(ORDER)}
     return [*sorted(found.values(), key=lambda text: (places.get(text.label, len(ORDER)), text.label)), code]
-
-
-def _documents(path: Path) -> Iterator[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: not UTF-8 at byte {error.start}; convert it") from error
-    if path.suffix == ".txt":
-        yield text
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ModelError(f"{path}:{number}: not JSON ({error}); mend the line") from error
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise ModelError(f"{path}:{number}: no `text`; every line is an object with one")
-            yield row["text"]
 
 
 def _standard_library() -> Text:
@@ -238,19 +220,17 @@ def write(folder: Path, texts: Sequence[Text], codecs: Sequence[Codec], baseline
     what was measured)."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = [{name: value for name, value in asdict(row).items() if name != "by_document"} for row in rows]
-    with (folder / "tokenizers.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(plain[0]))
-        writer.writeheader()
-        writer.writerows(plain)
-    with (folder / "documents.csv").open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(("text", "document", "tokenizer", "tokens"))
-        for row in rows:
-            lines.writerows((row.text, n, row.tokenizer, tokens) for n, tokens in enumerate(row.by_document, start=1))
+    write_atomic(folder / "tokenizers.csv", as_csv(plain))
+    by_document = [
+        {"text": row.text, "document": number, "tokenizer": row.tokenizer, "tokens": tokens}
+        for row in rows
+        for number, tokens in enumerate(row.by_document, start=1)
+    ]
+    write_atomic(folder / "documents.csv", as_csv(by_document))
     whole = {
         "baseline": baseline,
         "tokenizers": {codec.name: codec.what for codec in codecs},
         "texts": {text.label: text.source for text in texts},
         "rows": plain,
     }
-    (folder / "tokenizers.json").write_text(json.dumps(whole, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_atomic(folder / "tokenizers.json", json.dumps(whole, ensure_ascii=False, indent=1) + "\n")

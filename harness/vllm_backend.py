@@ -22,11 +22,11 @@ from tasks.api import Decoding, Prompt
 
 
 def import_vllm() -> Any:
-    """The library. Raises ModelError where it is not installed."""
+    """The library. Raises ModelError where something that it needs is missing."""
     try:
         import vllm
     except ImportError as error:
-        raise ModelError(f"--backend vllm: vLLM cannot be imported ({error}); pip install vllm") from error
+        raise ModelError(f"--backend vllm: vLLM cannot be imported ({error}); pip install vllm again") from error
     return vllm
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import Data, read_rows
-from harness.records import Estimate, Run, write_atomic
+from harness.records import Estimate, Run, as_csv, write_atomic
 from harness.registry import task_class
 from harness.statistics import wilson
 from qwen_model.checkpoint import find_checkpoint, read_config
@@ -204,11 +204,8 @@ def write(folder: Path, facts: Mapping[str, Any], found: Sequence[Pair], verdict
     by_category = {name: asdict(entry) for name, entry in shares(found, verdicts).items()}
     text = json.dumps({**facts, "categories": by_category}, ensure_ascii=False, indent=1)
     write_atomic(folder / "win_rate.json", text + "\n")
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(("id", "category", "verdict"))
-    writer.writerows((pair.id, pair.category, verdicts.get(pair.id, "")) for pair in found)
-    write_atomic(folder / "verdicts.csv", buffer.getvalue())
+    said = [{"id": pair.id, "category": pair.category, "verdict": verdicts.get(pair.id, "")} for pair in found]
+    write_atomic(folder / "verdicts.csv", as_csv(said))
 
 
 def rows(by_category: Mapping[str, Shares]) -> Iterable[list[str]]:

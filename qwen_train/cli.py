@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from harness.cli_output import any_encoding, os_error_line
+from harness.cli_output import any_encoding, call, os_error_line
 from harness.records import RunError
 from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
@@ -39,11 +39,10 @@ def main() -> None:
     """Entry point: errors of the user's are one line and exit code 2, Ctrl-C is 130, neither shows a traceback."""
     any_encoding()
     try:
-        app()
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
+        code = call(app)
+        if code == INTERRUPTED:
             _say("interrupted; what was finished is kept: the same command goes on")
-        raise
+        sys.exit(code)
     except OSError as error:
         _say(os_error_line(error))
         sys.exit(2)

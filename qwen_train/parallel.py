@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +50,22 @@ class World:
             self.total(0.0)
 
 
-def join_world(device: str = "auto") -> World:
-    """Take part in what torchrun started; alone where nothing did. `device` is cpu, cuda, or auto: cuda where it is.
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """Take part in what torchrun started, and leave it in the end; alone where nothing did. `device` is cpu, cuda, or
+    auto: cuda where it is.
 
     Raises TrainError for a device that is not to be had.
     """
+    world = _join(device)
+    try:
+        yield world
+    finally:
+        if world.size > 1:
+            dist.destroy_process_group()
+
+
+def _join(device: str) -> World:
     found = torch.cuda.is_available()
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not found):
         raise TrainError(f"device: {device!r} is not to be had here; give cpu{', cuda' if found else ''} or auto")
@@ -64,15 +76,9 @@ def join_world(device: str = "auto") -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(device=place)
-    if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     mesh = dist.device_mesh.init_device_mesh(kind, (size,))
     return World(dist.get_rank(), size, place, mesh)
-
-
-def leave_world(world: World) -> None:
-    if world.size > 1 and dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def parallelize(module: nn.Module, blocks: Iterable[nn.Module], world: World, dtype: str, *, compile: bool) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.records import RunError, write_atomic
+from harness.records import LEAST_SPREAD, RunError, write_atomic
 from reports import ablation_plots
+from reports.render import interval
 from reports.texts import new_environment
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ def is_sweep(path: Path) -> bool:
 
 
 def read(folder: Path, name: str) -> pandas.DataFrame:
-    """One of the sweep's tables; empty where the sweep has none. Raises RunError for a folder without a sweep, and for
-    a table that cannot be read."""
+    """One of the sweep's tables; empty where the sweep has none. Bootstraps of too few documents or samples have no
+    interval. Raises RunError for a folder without a sweep, and for a table that cannot be read."""
     import pandas
 
     if not is_sweep(folder):
@@ -41,6 +43,12 @@ def read(folder: Path, name: str) -> pandas.DataFrame:
         raise RunError(f"{path}: cannot be read ({error}); run the same `harness ablate` again") from error
     if name == "cells" and found.empty:
         raise RunError(f"{path}: no cell; run the same `harness ablate` again")
+    if "low" in found:
+        few = found[[column for column in ("documents", "n") if column in found]].min(axis=1) < LEAST_SPREAD
+        if name == "cells" and "metric" in found:  # a share's interval is Wilson's
+            few &= ~found["metric"].map(lambda metric: isinstance(metric, str) and ablation_plots.is_share(metric))
+        for bound in ("low", "high"):
+            found[bound] = found[bound].mask(few)
     return found
 
 
@@ -104,18 +112,18 @@ def _rows(frame: pandas.DataFrame) -> list[Any]:
 
 
 def _perplexity(row: Any) -> str:
-    return f"{_number(row.perplexity)} ({_number(row.low)} – {_number(row.high)})"
+    return f"{_number(row.perplexity)} ({interval(row.low, row.high, _number)})"
 
 
 def _difference(row: Any) -> str:
-    if row.difference == row.low == row.high == 0:
+    if row.difference == row.gained == row.lost == 0:
         return "equal"
-    return f"{row.difference:+.4f} ({row.low:+.4f} – {row.high:+.4f})"
+    return f"{row.difference:+.4f} ({interval(row.low, row.high, '{:+.4f}'.format)})"
 
 
 def _share(row: Any, name: str) -> str:
     value, low, high = (100 * getattr(row, key) for key in (name, f"{name} low", f"{name} high"))
-    return f"{value:.1f} ({low:.1f} – {high:.1f})"
+    return f"{value:.1f} ({interval(low, high, '{:.1f}'.format)})"
 
 
 def _cost(row: Any) -> str:
@@ -133,17 +141,16 @@ def _by_cell(cells: pandas.DataFrame, differences: pandas.DataFrame) -> list[Tab
     header = ("cell", "metric", "n", "value", "95 % interval", "difference", "95 % interval", "p", "gained", "lost")
     lines: list[tuple[str, ...]] = []
     for row in _rows(cells):
-        value, low, high = (_value(row.metric, number) for number in (row.value, row.low, row.high))
-        line = (row.cell, row.metric, f"{row.n:,}", value, f"{low} – {high}")
+        text = partial(_value, row.metric)
+        line = (row.cell, row.metric, f"{row.n:,}", text(row.value), interval(row.low, row.high, text))
         other = compared.get(row.cell)
         if other is None:
             lines.append((*line, "", "", "", "", ""))
             continue
-        change, low, high = (
-            _value(row.metric, number, sign="+") for number in (other.difference, other.low, other.high)
-        )
+        signed = partial(_value, row.metric, sign="+")
         p = "" if other.p != other.p else f"{other.p:.3g}"
-        lines.append((*line, change, f"{low} – {high}", p, str(other.gained), str(other.lost)))
+        spread = interval(other.low, other.high, signed)
+        lines.append((*line, signed(other.difference), spread, p, str(other.gained), str(other.lost)))
     base = "" if not len(differences) else f"; differences from {differences['base'].iloc[0]}, in pairs"
     cost: list[tuple[str, ...]] = [
         (row.cell, "" if row.seconds != row.seconds else f"{row.seconds:,.1f}", _peak(row)) for row in _rows(cells)

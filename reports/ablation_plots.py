@@ -141,11 +141,16 @@ def _curves(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame, tr
     _trained(axes, colours, trained)
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.minorticks_off()
-    _log_ticks(axes, float(cells["low"].min()), float(cells["high"].max()))
+    _log_ticks(axes, *(float(limit) for limit in _span(cells)))
     axes.set_xlabel("tokens")
     axes.set_ylabel("perplexity")
     _plain(axes, colours)
     _legend(figure, axes, colours)
+
+
+def _span(cells: pandas.DataFrame) -> tuple[float, float]:
+    """The lowest and the highest number, ends of intervals where there are any."""
+    return cells[["perplexity", "low"]].min().min(), cells[["perplexity", "high"]].max().max()
 
 
 def _log_ticks(axes: Any, low: float, high: float) -> None:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from harness.records import SampleRecord
+from harness.records import Estimate, SampleRecord
+from harness.statistics import wilson
 
 if TYPE_CHECKING:
     import pandas
@@ -103,6 +104,11 @@ def counts(samples: pandas.DataFrame, by: pandas.Series | None = None) -> pandas
     whole = pandas.Series("all", index=samples.index) if by is None else by
     table = pandas.crosstab(whole, samples["cause"])
     return table[[name for name in order if name in table.columns]]
+
+
+def shares(row: pandas.Series) -> list[tuple[str, int, Estimate]]:
+    """A row of `counts` as (cause, samples, share of the row with Wilson's interval)."""
+    return [(str(name), int(n), wilson(int(n), int(row.sum()))) for name, n in row.items()]
 
 
 def lengths(samples: pandas.DataFrame) -> pandas.Series:

@@ -11,7 +11,7 @@ from typing import Any
 from harness.comparison import Difference, RunComparison, TaskComparison
 from harness.records import write_atomic
 from reports.frames import differences, flips, parts
-from reports.render import DECIMALS
+from reports.render import DECIMALS, bounds, interval
 from reports.texts import new_environment
 from reports.texts import table as markdown_table
 
@@ -40,12 +40,13 @@ def cells(difference: Difference, kind: str) -> tuple[str, ...]:
     """The columns of HEADER after the task."""
     scale, decimals = 100 if kind == "share" else 1, DECIMALS[kind]
     first, second = (f"{scale * value:.{decimals}f}" for value in (difference.first, difference.second))
-    change, low, high = (
-        f"{scale * value:+.{decimals}f}" for value in (difference.value, difference.low, difference.high)
+    change = f"{scale * difference.value:+.{decimals}f}"
+    shown = interval(
+        *bounds(difference.n, difference.low, difference.high), lambda value: f"{scale * value:+.{decimals}f}"
     )
     p = "–" if difference.p is None else f"{difference.p:.2g}" if difference.p >= 1e-4 else "< 0.0001"
     gained, lost = f"{difference.gained:,}", f"{difference.lost:,}"
-    return f"{difference.n:,}", first, second, change, f"{low} – {high}", p, gained, lost
+    return f"{difference.n:,}", first, second, change, shown, p, gained, lost
 
 
 def notes(comparison: RunComparison) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -103,17 +104,27 @@ def _of_run(run: Run, name: str) -> TableRow:
                 *([source.remark] if source.remark else []),
                 *([f"Version {spec['version']} of {source.task}."] if spec.get("version", 1) != 1 else []),
             ]
-            value, low, high = (round(number, PLACES) for number in (shown.value, shown.low, shown.high))
-            cells[column] = Cell(value=value, low=low, high=high, n=found.n, task=source.task, notes=tuple(notes))
+            cells[column] = Cell(
+                value=round(shown.value, PLACES),
+                low=_bound(shown.low),
+                high=_bound(shown.high),
+                n=found.n,
+                task=source.task,
+                notes=tuple(notes),
+            )
             break
     environment = run.environment if (run.path / "environment.json").is_file() else {}
     parameters = environment.get("parameters")
     return TableRow(
         source=run.path.resolve().name,
         model=str(run.spec["model"]["name"]),
-        params=f"{parameters / 1e9:.3g}B" if isinstance(parameters, int) else None,
+        params=paper.size(parameters) if isinstance(parameters, int) else None,
         cells=cells,
     )
+
+
+def _bound(number: float) -> float | None:
+    return None if math.isnan(number) else round(number, PLACES)
 
 
 def _of_sweep(path: Path, cells: pandas.DataFrame) -> list[TableRow]:
@@ -124,8 +135,8 @@ def _of_sweep(path: Path, cells: pandas.DataFrame) -> list[TableRow]:
         found = {
             str(line["length"]): Cell(
                 value=round(line["perplexity"], PLACES),
-                low=round(line["low"], PLACES),
-                high=round(line["high"], PLACES),
+                low=_bound(line["low"]),
+                high=_bound(line["high"]),
                 n=int(line["documents"]),
                 task=LONG_PPL,
                 notes=("Of other documents than the report's; compare the course, not the height.",),

@@ -32,8 +32,9 @@ def _markdown(run: Run, summary: render.Summary) -> str:
         if causes.have_any(run.results[row.task].outcomes):
             counted = causes.counts(causes.frame(map(causes.row, run.records(row.task)))).loc["all"]
             lines += ["", f"## {cell(row.task)}: right, and why not", ""]
-            shares = [(name, f"{n:,}", f"{100 * n / counted.sum():.1f} %") for name, n in counted.items()]
-            lines += table(("Cause", "Samples", "Share"), shares)
+            shares = [(n, render.measure(name, "share", its)) for name, n, its in causes.shares(counted)]
+            cells = [(line.name, f"{n:,}", line.text, line.interval) for n, line in shares]
+            lines += table(("Cause", "Samples", "Share", "95 % interval"), cells)
     lines += ["", "## Environment"]
     for section, pairs in render.sections(environment(run)).items():
         if section != "packages":  # long; in report.html and environment.json

@@ -123,11 +123,16 @@ def label(name: str) -> str:
 
 
 def billions(params: str) -> float:
-    """Thousands of millions of parameters, of a size as printed: "7B v1.1" is 7."""
-    found = re.match(r"[\d.]+(e-\d+)?(?=B)", params)  # a tiny model of ours is 9.9e-05B
+    """Thousands of millions of parameters, of a size as printed: "7B v1.1" is 7, "4.5M" is 0.0045."""
+    found = re.match(r"([\d.]+)([BM])", params)
     if found is None:
         raise ValueError(f"{params!r} is no size such as 1.8B")
-    return float(found[0])
+    return float(found[1]) / (1 if found[2] == "B" else 1000)
+
+
+def size(parameters: int) -> str:
+    """A number of parameters as the report prints sizes, and in millions below a tenth of a thousand millions."""
+    return f"{parameters / 1e9:.3g}B" if parameters >= 1e8 else f"{parameters / 1e6:.3g}M"
 
 
 @cache

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import MICRO, Estimate, Run
+from harness.records import LEAST_SPREAD, MICRO, Estimate, Run
 from reports import paper
 
 OWN_MODELS = {
@@ -31,7 +31,7 @@ SMALL = 14.0
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a run with its 95 % interval; shares in per cent."""
+    """A number of a run with its 95 % interval, NaN where too few values give none; shares in per cent."""
 
     name: str
     kind: str
@@ -49,9 +49,7 @@ class Measure:
     @property
     def interval(self) -> str:
         """The interval in print."""
-        if self.kind != "share" and self.n < 2:
-            return "–"  # of one value no spread is seen
-        return f"{self._number(self.low)} – {self._number(self.high)}"
+        return interval(self.low, self.high, self._number)
 
     def _number(self, value: float) -> str:
         return f"{value:.{DECIMALS[self.kind]}f}" if abs(value) < 1000 else f"{value:,.0f}"
@@ -60,7 +58,18 @@ class Measure:
 def measure(name: str, kind: str, estimate: Estimate) -> Measure:
     """An estimate as it is shown."""
     scale = 100 if kind == "share" else 1
-    return Measure(name, kind, estimate.n, scale * estimate.value, scale * estimate.low, scale * estimate.high)
+    low, high = (estimate.low, estimate.high) if kind == "share" else bounds(estimate.n, estimate.low, estimate.high)
+    return Measure(name, kind, estimate.n, scale * estimate.value, scale * low, scale * high)
+
+
+def bounds(n: int, low: float, high: float) -> tuple[float, float]:
+    """A bootstrap's interval, NaN where it is of too few values to be shown."""
+    return (low, high) if n >= LEAST_SPREAD else (math.nan, math.nan)
+
+
+def interval(low: float, high: float, text: Callable[[float], str]) -> str:
+    """An interval in print."""
+    return "–" if math.isnan(low) else f"{text(low)} – {text(high)}"
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,12 @@ FOLD = 12
 
 @dataclass(frozen=True)
 class Failures:
-    """Samples by cause: `header` names the causes; a line has a label, n, and for each cause (count, link)."""
+    """Samples by cause: `header` names the causes; a line has a label, n, and for each cause (count, share,
+    link)."""
 
     what: str
     header: tuple[str, ...]
-    lines: list[tuple[str, int, list[tuple[int, str]]]]
+    lines: list[tuple[str, int, list[tuple[int, render.Measure, str]]]]
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,10 @@ def _failures(what: str, counts: pandas.DataFrame, key: str, by: str | None) -> 
     lines = []
     for label, row in counts.iterrows():
         where = {} if by is None else {by: visible(str(label))}
-        cells = [(int(n), _link(key, **where, cause=cause)) for cause, n in row.items()]
+        cells = [
+            (n, render.measure(cause, "share", its), _link(key, **where, cause=cause))
+            for cause, n, its in causes.shares(row)
+        ]
         lines.append((str(label), int(row.sum()), cells))
     return Failures(what, tuple(counts.columns), lines)
 

@@ -48,7 +48,7 @@ class Source:
 
     name: str
     files: tuple[str, ...]
-    """Paths or globs below the data directory (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
+    """Paths or globs below the data folder (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
     hub: str | None = None
     config: str | None = None
     configs: tuple[str, ...] = ()

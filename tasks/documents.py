@@ -12,7 +12,7 @@ from tasks.api import TaskError
 def read_documents(path: Path) -> dict[str, str]:
     """Text by name, in the order of names (folder) or lines (file). Raises TaskError that names file and remedy."""
     found: dict[str, str] = {}
-    for name, text, where in _from_folder(path) if path.is_dir() else _from_lines(path):
+    for name, text, where in _from_folder(path) if path.is_dir() else lines(path):
         if name in found:
             raise TaskError(f"{where}: a second document is called {name!r}; give each an id of its own")
         found[name] = text
@@ -23,19 +23,20 @@ def read_documents(path: Path) -> dict[str, str]:
 
 def _from_folder(folder: Path) -> Iterator[tuple[str, str, str]]:
     for path in sorted(folder.glob("*.txt")):
-        yield path.stem, _text(path), str(path)
+        yield path.stem, text_of(path), str(path)
 
 
-def _from_lines(path: Path) -> Iterator[tuple[str, str, str]]:
+def lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(name, text, where it stands) of a .jsonl file's lines. Raises TaskError that names file, line and remedy."""
     if path.suffix != ".jsonl":
         raise TaskError(f"--documents: {path} is neither a folder of .txt files nor a .jsonl file")
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TaskError(f"{where}: not JSON ({error}); mend the line") from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
             raise TaskError(f"{where}: no field 'text' that is a text; each line has to be {{\"text\": ...}}")
@@ -45,10 +46,11 @@ def _from_lines(path: Path) -> Iterator[tuple[str, str, str]]:
         yield str(name), row["text"], where
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A text file. Raises TaskError."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise TaskError(f"--documents: {path} cannot be read ({error.strerror}); name another") from error
+        raise TaskError(f"{path}: cannot be read ({error.strerror}); name another") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error

@@ -15,7 +15,7 @@ from qwen_model.generation import generate
 from qwen_model.layout import Plain
 from qwen_train.alignment import dpo, ppo_run, reward, sft
 from qwen_train.model import new_module
-from qwen_train.parallel import join_world, leave_world
+from qwen_train.parallel import join_world
 from qwen_train.recipe import Training
 from qwen_train.trainer import Optimiser, Update
 from qwen_train.trainer.logs import read_log
@@ -86,18 +86,13 @@ def test_a_training_step_is_the_cpus(changes):
 
     norms = []
     for device in ("cpu", "cuda"):
-        world = join_world(device)
         own = changes if device == "cuda" else {}
         training = Training(tokens=1, batch=8, micro_batch=8, context=16, dtype="float32", **own)
-        module = new_module(ModelConfig(**SHAPE), training, world).train()
-        update = Update(module, Optimiser(learning_rate=3e-3, warmup_steps=0), world)
-        taken = []
-        for step in range(20):
-            tokens = training_rows(step).to(world.device)
-            outcome = update.step([micro(tokens)], 3e-3)
-            taken.append((outcome.loss, outcome.grad_norm))
-        norms.append(taken)
-        leave_world(world)
+        with join_world(device) as world:
+            module = new_module(ModelConfig(**SHAPE), training, world).train()
+            update = Update(module, Optimiser(learning_rate=3e-3, warmup_steps=0), world)
+            steps = [update.step([micro(training_rows(step).to(world.device))], 3e-3) for step in range(20)]
+        norms.append([(taken.loss, taken.grad_norm) for taken in steps])
     for one, two in zip(*norms, strict=True):
         assert one == pytest.approx(two, rel=1e-3)
 
@@ -117,10 +112,9 @@ def test_stages_of_alignment_run_and_begin_where_the_cpu_does(stage, dtype, base
     changes = {"dropout": 0.0} if stage == "sft" else {}
     losses = []
     for device in ("cpu", "cuda"):
-        world = join_world(device)
         folder = tmp_path / device
-        run(recipe_of(base, data, dtype=dtype, **changes), folder, world, print)
-        leave_world(world)
+        with join_world(device) as world:
+            run(recipe_of(base, data, dtype=dtype, **changes), folder, world, print)
         log = read_log(folder)
         losses.append([entry["loss"] for entry in log if "loss" in entry][:1])
         assert log and all(

@@ -5,8 +5,6 @@ Losses are nats a token, perplexities their exponentials; intervals are of 95 %,
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +16,7 @@ from harness.ablation.sweep import Done
 from harness.ablation.units import Unit
 from harness.comparison import Pair, paired
 from harness.pairing import value_of
-from harness.records import Estimate, Run, SampleRecord, write_atomic
+from harness.records import Estimate, Run, SampleRecord, as_csv, write_atomic
 from tasks.api import TaskError
 
 Row = dict[str, Any]
@@ -95,7 +93,7 @@ def write(folder: Path, done: Done, base: str) -> None:
     tables["positions.csv"] = list(position_rows(found))
     for name, rows in tables.items():
         if rows:
-            write_atomic(folder / name, _as_csv(rows))
+            write_atomic(folder / name, as_csv(rows))
         else:
             (folder / name).unlink(missing_ok=True)
 
@@ -172,12 +170,3 @@ def differences(found: Sequence[Place], base: str) -> Iterator[Row]:
         row |= {"metric": "nll" if place.kind == "perplexity" else place.metric, "n": its.n}
         row |= {"difference": its.value, "low": its.low, "high": its.high, "p": its.p}
         yield row | {"gained": its.gained, "lost": its.lost}
-
-
-def _as_csv(rows: Sequence[Row]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.ablation.cells import Cell
 from harness.evaluation import Prepared, Settings, prepare
+from harness.long_context import windows
 from harness.registry import task_class
 from harness.selection import select
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, read_config
@@ -161,13 +162,10 @@ def effective(laid: LongContext | None, config: ModelConfig, length: int) -> Lon
     if laid is None:
         return None
     train_length = laid.train_length or config.train_length
-    try:
-        windows = laid.windows(config.num_hidden_layers, train_length)
-    except ValueError as error:
-        raise TaskError(f"--grid: {error}") from error
+    widths = windows(laid, config.num_hidden_layers, train_length, "--grid")
     beyond = length > train_length
     ntk, logn = beyond and laid.dynamic_ntk != "off", beyond and laid.logn
-    bites = any(width is not None and width < length for width in windows)
+    bites = any(width is not None and width < length for width in widths)
     return LongContext(
         dynamic_ntk="exact" if ntk else "off",
         logn=logn,

@@ -16,11 +16,9 @@ from harness.claims.experiment import Cells, Compression, Criterion, Growth, Ord
 from harness.claims.findings import Effect
 from harness.comparison import Difference, Pair, paired
 from harness.pairing import value_of
-from harness.records import Run, RunError, SampleRecord
+from harness.records import LEAST_SPREAD, Run, RunError, SampleRecord
 
 BOOTSTRAPS, SEED = 2_000, 20230928
-LEAST = 6
-"""Samples or documents: of fewer, all on one side would not be rare by chance (2 in 32), and no spread is seen."""
 VERDICTS = {"win": 1.0, "tie": 0.0, "loss": -1.0}
 
 
@@ -53,8 +51,8 @@ def across(criterion: Criterion, folders: Sequence[Mapping[str, Path]]) -> Effec
 
 
 def _of(difference: Difference) -> Effect:
-    if difference.n < LEAST:
-        raise RunError(f"{difference.n} samples or documents give no interval; {LEAST} or more do")
+    if difference.n < LEAST_SPREAD:
+        raise RunError(f"{difference.n} samples or documents give no interval; {LEAST_SPREAD} or more do")
     return Effect(value=difference.value, low=difference.low, high=difference.high, n=difference.n)
 
 

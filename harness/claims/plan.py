@@ -72,7 +72,7 @@ class Plan:
     def _made(self, name: str, line: Line) -> Job:
         step = self._steps[name]
         if missing := [folder for folder in step.data if self.data is None or not (self.data / folder).exists()]:
-            raise _Lacking(f"the data directory has no {missing[0]}/ (give --data-dir, docs/data.md)")
+            raise _Lacking(f"the data folder has no {missing[0]}/ (give --data-dir, docs/data.md)")
         out = (self.results if step.per == "once" else self.results / self.family.name / line.name) / name
         after: dict[Path, Job] = {}
 

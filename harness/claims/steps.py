@@ -8,7 +8,7 @@ A command is a line of `harness`, `qwen-train` or `python`, with names in braces
     {base}, {chat}, ...        models, by their role
     {step:NAME}                another step's folder
     {documents}, {dtype}       of the family
-    {data}                     the data directory
+    {data}                     the data folder
 
 A step whose command names another's folder, or a model that a step makes, comes after it.
 """
@@ -45,7 +45,7 @@ class Step(Part):
     makes: Mapping[str, str] = {}
     """Models that lie in its folder afterwards, by role."""
     data: tuple[str, ...] = ()
-    """Folders that the data directory must have."""
+    """Folders that the data folder must have."""
     minutes: float = Field(gt=0)
     """On two cores, for the nano family; only the time left is reckoned by it."""
 

@@ -79,8 +79,14 @@ def read(path: Path, out: Path | None, progress: Progress) -> Run:
         progress.stage(f"{name}: left out, it stands for several tasks and has no samples of its own")
     if not records:
         raise TaskError(f"{file}: none of its tasks has samples beside it; run lm_eval with --log_samples")
+    spec = {**_spec(results), "tasks": entries, "imported": digest}
+    return _write(spec, records, tasks, _facts(results), out, progress)
+
+
+def _spec(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines the numbers, but for the tasks."""
     config = results.get("config", {})
-    spec = {
+    return {
         "format": FORMAT,
         "engine": f"lm-eval {results.get('lm_eval_version', '')}".strip(),
         "model": {
@@ -91,12 +97,15 @@ def read(path: Path, out: Path | None, progress: Progress) -> Run:
             "dtype": str(config.get("model_dtype") or "").removeprefix("torch."),
             "device": str(config.get("device") or ""),
         },
-        "tasks": entries,
         "seed": config.get("random_seed"),
-        "imported": digest,
     }
+
+
+def _facts(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What environment.json says."""
+    config = results.get("config", {})
     when = datetime.fromtimestamp(float(results.get("date") or 0), UTC)
-    facts = {
+    return {
         "finished": when.isoformat(timespec="seconds"),
         "packages": {
             name: found
@@ -105,7 +114,6 @@ def read(path: Path, out: Path | None, progress: Progress) -> Run:
         },
         **({"parameters": found} if isinstance(found := config.get("model_num_parameters"), int) else {}),
     }
-    return _write(spec, records, tasks, facts, out, progress)
 
 
 def _take_back(file: Path, results: Mapping[str, Any], digest: str, out: Path | None, progress: Progress) -> Run:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,23 +101,10 @@ def _run(
         say(f"the model is in {stage(settings, out, world, say)}")
 
 
-class _world:
+@contextmanager
+def _world(device: str) -> Iterator[tuple[Any, Callable[[str], None]]]:
     """The processes of torchrun, or one alone, with a way to say things once."""
+    from qwen_train.parallel import join_world
 
-    def __init__(self, device: str) -> None:
-        self._device = device
-
-    def __enter__(self) -> tuple[Any, Callable[[str], None]]:
-        from qwen_train.parallel import join_world
-
-        self._joined = join_world(self._device)
-        return self._joined, lambda text: typer.echo(text, err=True) if self._joined.first else None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from qwen_train.parallel import leave_world
-        from qwen_train.trainer import Stopped
-
-        leave_world(self._joined)
-        if isinstance(error, Stopped):
-            typer.echo(f"qwen-train: {error}", err=True)
-            raise SystemExit(error.code) from None
+    with join_world(device) as world:
+        yield world, lambda text: typer.echo(text, err=True) if world.first else None

@@ -52,8 +52,8 @@ def run_dpo(recipe: DPO, folder: Path, world: World, say: Say) -> Path:
         return exported
     model, reference = (begin_with(recipe.model).to(world.device) for _ in range(2))
     tokenizer = chat_tokenizer(tokenizer_of(model))
-    learnt = read_encoded(recipe.data, tokenizer, recipe, folder, world, say)
-    held_out = read_encoded(recipe.validation, tokenizer, recipe, folder, world, say) if recipe.validation else []
+    learnt = read_encoded("data", tokenizer, recipe, folder, world, say)
+    held_out = read_encoded("validation", tokenizer, recipe, folder, world, say) if recipe.validation else []
     for one in (model, reference):
         compute(one, recipe.dtype)
     asked, module = Copy(model, world), DPOLoss(model, reference, recipe.beta)

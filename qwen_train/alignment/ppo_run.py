@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.records import write_atomic
 from qwen_model.chatml import chat_tokenizer, encode_prompt
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import sha256_file
@@ -44,7 +45,7 @@ def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
     value = begin_with(recipe.reward if by_model else recipe.model, scalar=True, seed=recipe.seed)
     tokenizer = tokenizer_of(policy)
     tokenizer.eos_ids = end_ids(tokenizer)
-    queries = read_queries(recipe.queries, tokenizer, length - settings.max_tokens, folder, world, say)
+    queries = read_queries("queries", recipe, tokenizer, folder, world, say)
     judge = {
         name: scorer(named, recipe.model, length=length, dtype=recipe.dtype, world=world)
         for name, named in (("reward", recipe.reward), ("gold", recipe.gold))
@@ -70,7 +71,7 @@ def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
     )
     checks = []
     if recipe.held_out:
-        asked = read_queries(recipe.held_out, tokenizer, length - settings.max_tokens, folder, world, say)
+        asked = read_queries("held_out", recipe, tokenizer, folder, world, say)
         watched = Watched(ppo, asked, judge, folder, say)
         checks.append(Check("held out", recipe.watch_every, watched))
     judged_by = find_checkpoint(recipe.reward).fingerprint if by_model else sha256_file(_file_of(recipe.reward))
@@ -151,9 +152,10 @@ class PPOTrainer(Trainer):
 
 def _keep_steps(path: Path, steps: int) -> None:
     """Drop the samples of a run that went further than its checkpoint; they are written again."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    # not splitlines: it breaks at characters that JSON allows within a text; behind the last line's end a kill cut off
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines[: steps * SHOWN]), encoding="utf-8")
+    write_atomic(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] < steps))
 
 
 class Watched:
@@ -201,14 +203,16 @@ class Watched:
 
 
 def read_queries(
-    paths: Sequence[str], tokenizer: Tokenizer, length: int, folder: Path, world: World, say: Say
+    field: str, recipe: PPORecipe, tokenizer: Tokenizer, folder: Path, world: World, say: Say
 ) -> list[list[int]]:
-    """Token ids that ask for an answer, of rows with `prompt` or with `messages` that end with the user's turn.
+    """Token ids that ask for an answer, of rows with `prompt` or with `messages` that end with the user's turn, in the
+    files of one of the recipe's fields.
 
-    Those longer than `length` are left out, and counted. Raises TrainError where none is left.
+    Those that leave no room for an answer are left out, and counted. Raises TrainError where none is left.
     """
     chat, found, bad, long = chat_tokenizer(tokenizer), [], [], 0
-    for path in paths:
+    length = recipe.length - recipe.ppo.max_tokens
+    for path in getattr(recipe, field):
         for where, row in rows(Path(path)):
             try:
                 ids = encode_prompt(chat, messages_of(_row(row)))
@@ -219,9 +223,9 @@ def read_queries(
                 long += 1
             else:
                 found.append(ids)
-    keep_bad(bad, folder, world, say)
+    keep_bad(bad, field, folder, world, say)
     if not found:
-        raise TrainError(f"queries: none of {len(bad) + long} rows asks for an answer in {length} tokens; see docs")
+        raise TrainError(f"{field}: none of {len(bad) + long} rows asks for an answer in {length} tokens; see docs")
     say(f"{len(found)} queries; {long} longer than {length} tokens left out")
     return found
 

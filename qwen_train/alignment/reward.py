@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from qwen_model.chatml import Example, chat_tokenizer
+from qwen_model.chatml import ChatTokenizer, Example, chat_tokenizer
 from qwen_model.decoder import Decoder
 from qwen_model.layout import Documents
 from qwen_train.alignment.calibration import write_calibration
@@ -50,8 +50,8 @@ def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
         return exported
     model = begin_with(recipe.model, scalar=True, dropout=recipe.dropout, seed=recipe.seed)
     tokenizer = chat_tokenizer(tokenizer_of(model))
-    learnt = read_encoded(recipe.data, tokenizer, recipe, folder, world, say)
-    held_out = read_encoded(recipe.validation, tokenizer, recipe, folder, world, say) if recipe.validation else []
+    learnt = read_encoded("data", tokenizer, recipe, folder, world, say)
+    held_out = read_encoded("validation", tokenizer, recipe, folder, world, say) if recipe.validation else []
     compute(model, recipe.dtype)
     model.to(world.device)
     asked, module = Copy(model, world), PairLoss(model)
@@ -94,16 +94,16 @@ def gaps_of(model: Decoder, pairs: Sequence[EncodedPair], length: int) -> Tensor
 
 
 def read_encoded(
-    paths: Sequence[str], tokenizer: object, recipe: Reward | DPO, folder: Path, world: World, say: Say
+    field: str, tokenizer: ChatTokenizer, recipe: Reward | DPO, folder: Path, world: World, say: Say
 ) -> list[EncodedPair]:
-    """The pairs of all files; bad and too long ones are named."""
+    """The pairs of the files of one of the recipe's fields; bad ones are named, too long ones counted."""
     found, bad = [], []
-    for path in paths:
+    for path in getattr(recipe, field):
         good, wrong = read_pairs(Path(path))
         found += good
         bad += wrong
-    keep_bad(bad, folder, world, say)
-    encoded, dropped = encode_pairs(found, tokenizer, recipe.length)  # type: ignore[arg-type]
+    keep_bad(bad, field, folder, world, say)
+    encoded, dropped = encode_pairs(found, tokenizer, recipe.length)
     ties = sum(pair.tie for pair in encoded)
     say(f"{len(encoded)} pairs, {ties} of them ties; {len(dropped)} longer than {recipe.length} tokens left out")
     return encoded

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from qwen_model.chatml import Example, chat_tokenizer
+from harness.records import write_atomic
+from qwen_model.chatml import ChatTokenizer, Example, chat_tokenizer
 from qwen_train.alignment.conversations import BadRow, Conversation, read_conversations
 from qwen_train.alignment.lora import adapt, merge, save_adapters
 from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, tokenizer_of
@@ -32,20 +33,8 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
         return exported
     model = begin_with(recipe.model, dropout=recipe.dropout)
     tokenizer = chat_tokenizer(tokenizer_of(model))
-
-    def examples(paths: Sequence[str]) -> list[Example]:
-        fitted = encode(read_all(paths, folder, world, say), tokenizer, recipe.mask, recipe.length, recipe.too_long)
-        say(
-            f"{len(fitted.examples)} conversations of {sum(len(e.ids) for e in fitted.examples):,} tokens; longer than"
-            f" {recipe.length}: {fitted.cut} cut, {len(fitted.dropped)} left out"
-        )
-        if fitted.dropped and world.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "left-out.txt").write_text("\n".join(fitted.dropped) + "\n", encoding="utf-8")
-        return fitted.examples
-
-    learnt = examples(recipe.data)
-    held_out = examples(recipe.validation) if recipe.validation else []
+    learnt = read_encoded("data", tokenizer, recipe, folder, world, say)
+    held_out = read_encoded("validation", tokenizer, recipe, folder, world, say) if recipe.validation else []
     if recipe.lora is not None:
         if world.size > 1:
             raise TrainError("lora: adapters are trained by one process; leave lora out, or torchrun")
@@ -101,13 +90,23 @@ def loss_of(model: Any, rows: Iterable[Row]) -> float:
     return total / count
 
 
-def read_all(paths: Sequence[str], folder: Path, world: World, say: Say) -> list[Conversation]:
-    """The conversations of all files; bad rows are named, and kept in `folder`/bad-rows.jsonl."""
+def read_encoded(
+    field: str, tokenizer: ChatTokenizer, recipe: SFT, folder: Path, world: World, say: Say
+) -> list[Example]:
+    """The conversations of the files of one of the recipe's fields; bad and too long ones are named."""
     found: list[Conversation] = []
     bad: list[BadRow] = []
-    for path in paths:
+    for path in getattr(recipe, field):
         good, wrong = read_conversations(Path(path))
         found += good
         bad += wrong
-    keep_bad(bad, folder, world, say)
-    return found
+    keep_bad(bad, field, folder, world, say)
+    fitted = encode(found, tokenizer, recipe.mask, recipe.length, recipe.too_long)
+    say(
+        f"{len(fitted.examples)} conversations of {sum(len(e.ids) for e in fitted.examples):,} tokens; longer than"
+        f" {recipe.length}: {fitted.cut} cut, {len(fitted.dropped)} left out"
+    )
+    if fitted.dropped and world.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / f"left-out-{field}.txt", "\n".join(fitted.dropped) + "\n")
+    return fitted.examples

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.records import write_atomic
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import sha256_file
 from qwen_train.alignment.conversations import BadRow
@@ -21,16 +22,17 @@ FILES = ("data", "validation", "queries", "held_out", "pretraining")
 """Fields of recipes that name files."""
 
 
-def keep_bad(bad: Sequence[BadRow], folder: Path, world: World, say: Say) -> None:
-    """Say how many rows are bad, name the first three, and keep all of them beside the run."""
+def keep_bad(bad: Sequence[BadRow], field: str, folder: Path, world: World, say: Say) -> None:
+    """Say how many rows of a recipe's field are bad, name the first three, and keep all in `folder`/bad-FIELD.jsonl."""
     if not bad:
         return
+    kept = folder / f"bad-{field}.jsonl"
     named = "; ".join(f"{row.where}: {row.problem}" for row in bad[:3])
-    say(f"{len(bad)} bad rows left out ({named}{', ...' if len(bad) > 3 else ''}); all in {folder / 'bad-rows.jsonl'}")
+    say(f"{len(bad)} bad rows left out ({named}{', ...' if len(bad) > 3 else ''}); all in {kept}")
     if world.first:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "bad-rows.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in bad)
+        lines = "".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in bad)
+        write_atomic(kept, lines.encode("utf-8", "backslashreplace").decode())  # a lone surrogate is escaped
 
 
 def of_run(recipe: Stage, **more: str) -> dict[str, Any]:
@@ -70,6 +72,6 @@ def leave(trainer: Trainer, model: Any, exported: Path, recipe: Stage) -> None:
         state = {name.removeprefix("model.").removeprefix("_orig_mod."): value for name, value in weights.items()}
         model.load_state_dict(state, strict=not model.config.tie_word_embeddings)
     if world.first:
-        (exported.parent / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+        write_atomic(exported.parent / "recipe.json", recipe.model_dump_json(indent=1))
         export(model.cpu(), exported)
     world.barrier()

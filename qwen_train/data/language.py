@@ -7,9 +7,8 @@ from typing import Any
 
 READ = 1500
 """Characters that are looked at, from the middle: pages begin with menus."""
-UNKNOWN = "und"
 LEAST = 0.5
-"""Probability below which the language is UNKNOWN."""
+"""Probability below which the language is not determined."""
 
 
 @cache
@@ -20,6 +19,6 @@ def _identifier() -> Any:
 
 
 def language(text: str) -> str:
-    """An ISO 639 code, `zxx` for what is no language, or UNKNOWN."""
+    """An ISO 639 code, `zxx` for what is no language, or `und`."""
     first = max(0, (len(text) - READ) // 2)
     return str(_identifier().classify(text[first : first + READ])[0])

@@ -23,19 +23,16 @@ def pretrain(
 
     On several GPUs: torchrun --nproc-per-node 8 -m qwen_train pretrain 7b --tokens ... --out ...
     """
-    from qwen_train.parallel import join_world, leave_world
+    from qwen_train.parallel import join_world
     from qwen_train.pretrain.stage import pretrain as train
     from qwen_train.recipe import read_recipe
     from qwen_train.tokens.store import open_tokens
 
     read, files = read_recipe(recipe), open_tokens(tokens)
-    world = join_world(device)
-    try:
+    with join_world(device) as world:
         model = train(read, files, out, world, start)
         if world.first:
             _tell(model, out)
-    finally:
-        leave_world(world)
 
 
 def run(
@@ -49,7 +46,7 @@ def run(
 ) -> None:
     """Raw text to a base model: documents, tokenizer, token files, training, export, a page with curves."""
     from qwen_train.data.default_corpus import default_corpus
-    from qwen_train.parallel import join_world, leave_world
+    from qwen_train.parallel import join_world
     from qwen_train.pretrain.pipeline import Places
     from qwen_train.pretrain.pipeline import run as run_stages
     from qwen_train.recipe import read_recipe
@@ -58,8 +55,7 @@ def run(
 
     read = read_recipe(recipe)
     folder = out or Path("train") / stem(recipe)
-    world = join_world(device)
-    try:
+    with join_world(device) as world:
         texts = corpus or default_corpus()
         model = run_stages(read, texts, folder, world, lambda text: typer.echo(text, err=True), start)
         if world.first:
@@ -70,8 +66,6 @@ def run(
                 f"next: harness run --task long-ppl --model {model} --documents {places.tokens / 'held-out.jsonl'}"
                 f" --lengths {read.training.context}"
             )
-    finally:
-        leave_world(world)
 
 
 def _tell(model: Path, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Training of one module: what pretraining, SFT and the reward model share, and what PPO takes in parts.
 
-    world = join_world()                                   # qwen_train.parallel: one process, or what torchrun started
+    world = World()                                        # qwen_train.parallel: one process; join_world for torchrun's
     module = NextToken(decoder)                            # any nn.Module: module(**micro.inputs) -> sum of losses
     parallelize(module, decoder.model.layers, world, "bfloat16", compile=False)
     update = Update(module, Optimiser(learning_rate=2e-6, warmup_steps=1430, schedule="constant"), world)

@@ -35,6 +35,8 @@ class Log:
 
         folder.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_log(folder) if row["step"] <= start]
+        self.resumed_with = {row["kind"] for row in kept if row["step"] == start}
+        """What it says of the step already."""
         path = folder / LOG
         partial = path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

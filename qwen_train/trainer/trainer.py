@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.records import difference
 from qwen_train.errors import Stopped, TrainError
 from qwen_train.parallel import whole
 from qwen_train.trainer.checkpoint import Checkpoints, read_facts
@@ -76,6 +77,8 @@ class Trainer:
                 meter.say(f"going on from the checkpoint of step {self.step}")
             log = Log(self.folder, self.step) if first else None
             try:
+                if self.step:  # a stop may have come between a checkpoint and the checks of its step
+                    self._check(log, meter, resumed=True)
                 while self.step < self.steps:
                     begin = time.perf_counter()
                     outcome = self._take()
@@ -107,11 +110,10 @@ class Trainer:
         if not steps:
             return 0
         facts = read_facts(self.checkpoints.path(steps[-1]))
-        changed = difference(facts["identity"], self.identity)
-        if changed is not None:
-            field, before, now = changed
+        differs = difference(facts["identity"], self.identity)
+        if differs:
             raise TrainError(
-                f"{self.folder}: begun with {field} {before}, now {now}; set it back, or name another folder by --out"
+                f"{self.folder}: begun with another recipe: {differs}; set it back, or name another folder by --out"
             )
         facts = self.checkpoints.load(steps[-1], dict(self.update.tensors()))
         self.update.restore(facts["update"])
@@ -178,23 +180,14 @@ class Trainer:
             log.write(self.step, "train", values)
         meter.show(self.step, text)
 
-    def _check(self, log: Log | None, meter: Speedometer) -> None:
+    def _check(self, log: Log | None, meter: Speedometer, *, resumed: bool = False) -> None:
         for check in self.checks:
             if self.step % check.every and self.step != self.steps:
+                continue
+            if resumed and self.world.total(float(log is not None and check.name in log.resumed_with))[0]:
                 continue
             self.update.module.eval()
             values = check.measure(self.step)
             meter.say(f"step {self.step}, {check.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
             if log is not None:
                 log.write(self.step, check.name, values)
-
-
-def difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The first field in which two JSON values differ, as a.b.c, with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            found = difference(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-            if found is not None:
-                return found
-        return None
-    return None if before == now else (name, before, now)

@@ -95,6 +95,12 @@ def test_recipes_of_the_package(name):
     assert recipe.optimiser.learning_rate == {"sft-math": 2e-5, "sft-code": 1e-5}[name]
 
 
+def test_what_the_parser_does_not_take_is_one_line(monkeypatch, capsys):
+    assert call(monkeypatch, "sft", "r.yaml", "--otu", "x") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("qwen-train: No such option: --otu (Possible options: --out, --set); `")
+
+
 @pytest.mark.parametrize(
     ("stage", "kind", "changes", "said"),
     [

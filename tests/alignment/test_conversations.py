@@ -7,7 +7,10 @@ import json
 import pytest
 
 from qwen_model import ModelError
+from qwen_train.alignment import sft
 from qwen_train.alignment.conversations import RowError, parse, read_conversations
+from qwen_train.alignment.settings import SFT
+from qwen_train.parallel import World
 
 TALK = (("system", "Be."), ("user", "Hi"), ("assistant", "Hello!"), ("user", "Bye"), ("assistant", "See you."))
 
@@ -62,6 +65,22 @@ def test_what_nobody_answers_is_left_out():
 def test_bad_rows(row, said):
     with pytest.raises(RowError, match=said):
         parse(row)
+
+
+def test_bad_rows_of_every_field_are_kept(base, tmp_path):
+    row = json.dumps({"instruction": "Hi", "input": "", "output": "Yo"})
+    for name, broken in (("good", '{"text": "\\ud800"}'), ("held", "not json")):
+        (tmp_path / f"{name}.jsonl").write_text(f"{row}\n{broken}\n")
+    common = {"model": base, "length": 64, "batch": 1, "steps": 1}
+    recipe = SFT(data=[str(tmp_path / "good.jsonl")], validation=[str(tmp_path / "held.jsonl")], **common)
+    said: list[str] = []
+    sft.run_sft(recipe, tmp_path / "out", World(), said.append)
+    kept = [json.loads((tmp_path / "out" / f"bad-{field}.jsonl").read_text()) for field in ("data", "validation")]
+    assert [(row["where"], row["row"]) for row in kept] == [
+        ("good.jsonl:2", '{"text": "\ud800"}'),
+        ("held.jsonl:2", "not json"),
+    ]
+    assert any(line.startswith("1 bad rows left out (held.jsonl:2: ") for line in said)
 
 
 def test_a_file_with_bad_lines(tmp_path):

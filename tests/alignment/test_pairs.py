@@ -16,7 +16,6 @@ from qwen_train.alignment.reward import shares, side_by_side
 from tests.alignment.conftest import write_rows
 from tests.qwen_model.test_chatml import Letters
 
-SCORED = (("low", 1), ("high", 3), ("as low", 1))
 TALK = [{"role": "user", "content": "q"}]
 
 

@@ -92,12 +92,22 @@ def test_a_killed_run_ends_as_an_unbroken_one(stage, base, data, tmp_path, monke
     assert first == second
 
 
+def test_samples_behind_the_checkpoint_are_dropped_by_their_step(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    lines = [json.dumps({"step": step, "answer": "a\u2028b"}, ensure_ascii=False) + "\n" for step in (0, 0, 1, 2)]
+    path.write_text("".join(lines) + '{"step": 2, "ans', encoding="utf-8")
+    ppo_run._keep_steps(path, 2)
+    assert path.read_text(encoding="utf-8") == "".join(lines[:3])
+    ppo_run._keep_steps(tmp_path / "new" / "samples.jsonl", 0)
+    assert (tmp_path / "new" / "samples.jsonl").read_text() == ""
+
+
 def test_sft_learns_and_what_it_leaves_chats(base, data, tmp_path):
     recipe = sft_recipe(base, data, steps=60, dropout=0.0, validation=[data["sft"]], validate_every=30)
     folder = sft.run_sft(recipe, tmp_path / "sft", World(), print)
     losses = [row["loss"] for row in read_log(tmp_path / "sft") if row["kind"] == "validation"]
     assert losses[-1] < 0.5 < losses[0] * 2
-    assert (tmp_path / "sft" / "left-out.txt").read_text() == "sft.jsonl:1\n"
+    assert (tmp_path / "sft" / "left-out-data.txt").read_text() == "sft.jsonl:1\n"
     tokenizer = load_tokenizer(folder)
     assert tokenizer.eos_ids[0] == 2 and tokenizer.chat_template is not None
     model = load_model(str(folder))
@@ -112,7 +122,7 @@ def test_another_recipe_does_not_go_on(base, data, tmp_path):
     run, recipe = sft.run_sft, sft_recipe(base, data)
     run(recipe, tmp_path, World(), print)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    with pytest.raises(TrainError, match=r"recipe.batch 8, now 4"):
+    with pytest.raises(TrainError, match=r"recipe.batch \(8 there, 4 now\)"):
         run(recipe.model_copy(update={"batch": 4}), tmp_path, World(), print)
 
 

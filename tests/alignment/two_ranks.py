@@ -8,19 +8,18 @@ from pathlib import Path
 
 import torch
 
-from qwen_train.parallel import join_world, leave_world
+from qwen_train.parallel import join_world
 from tests.alignment.test_stages import STAGES
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     base, data, out = sys.argv[1:]
-    here = join_world("cpu")
-    for stage in ("sft", "reward", "dpo", "ppo"):
-        run, recipe_of = STAGES[stage]
-        recipe = recipe_of(base, json.loads(data))
-        if stage == "sft":
-            recipe = recipe.model_copy(update={"dropout": 0.0})
-        if stage != "ppo":
-            recipe = recipe.model_copy(update={"validation": recipe.data, "validate_every": 2})
-        run(recipe, Path(out) / stage, here, print)
-    leave_world(here)
+    with join_world("cpu") as here:
+        for stage in ("sft", "reward", "dpo", "ppo"):
+            run, recipe_of = STAGES[stage]
+            recipe = recipe_of(base, json.loads(data))
+            if stage == "sft":
+                recipe = recipe.model_copy(update={"dropout": 0.0})
+            if stage != "ppo":
+                recipe = recipe.model_copy(update={"validation": recipe.data, "validate_every": 2})
+            run(recipe, Path(out) / stage, here, print)

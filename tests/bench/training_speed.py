@@ -139,7 +139,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps(measure(*asked.one, asked.threads, join_world(asked.device))))
+        with join_world(asked.device) as world:
+            print(json.dumps(measure(*asked.one, asked.threads, world)))
         return
     print("| case | side | tokens/s | tokens per processor-second | share of peak | memory, MB |")
     print("|---|---|---|---|---|---|")

@@ -81,7 +81,7 @@ def test_without_evidence_everything_is_not_run_and_the_command_is_named(tmp_pat
     said = claims("--results", str(tmp_path / "none")).stdout
     assert "0 holds, 0 fails, 0 undecided" in said
     assert f"harness claims --run --results {tmp_path / 'none'} --only windows-improve" in said
-    assert "the data directory has no hh_rlhf/" in said and "tested on models of yours" in said
+    assert "the data folder has no hh_rlhf/" in said and "tested on models of yours" in said
     assert not (tmp_path / "none").exists(), "looking makes no folder"
 
 

@@ -20,7 +20,7 @@ from tests.harness.made_runs import make_run, record
 def _few(request, monkeypatch):
     """Hand-worked numbers are of few samples."""
     if "too_few" not in request.node.name:
-        monkeypatch.setattr(evidence, "LEAST", 1)
+        monkeypatch.setattr(evidence, "LEAST_SPREAD", 1)
 
 
 def test_too_few_give_no_interval(tmp_path):

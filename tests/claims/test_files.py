@@ -32,7 +32,7 @@ sizes:
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory) -> dict[str, Plan]:
-    """A plan of each kind of family, with a data directory that has everything."""
+    """A plan of each kind of family, with a data folder that has everything."""
     folder = tmp_path_factory.mktemp("plans")
     data = folder / "data"
     for step in STEPS.values():
@@ -209,6 +209,6 @@ def test_what_a_family_lacks_is_said(tmp_path):
     (line,) = family.lines
     assert plan.job("code-tasks-code", line) == "a s has no model as `code`"
     assert plan.job("table3", line) == "a s says no `trained`, the length it was trained at"
-    assert "the data directory has no hh_rlhf/" in str(plan.job("pairs", line))
+    assert "the data folder has no hh_rlhf/" in str(plan.job("pairs", line))
     nano = Plan(read_family(NANO), tmp_path, None)
-    assert "the data directory has no sft/" in str(nano.job("answers-chat", nano.family.lines[0]))
+    assert "the data folder has no sft/" in str(nano.job("answers-chat", nano.family.lines[0]))

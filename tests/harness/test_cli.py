@@ -125,8 +125,26 @@ def test_report_of_no_run_is_one_line():
     assert "not a run folder" in done.stderr
 
 
-def test_unknown_option_is_exit_code_2():
-    assert harness("run", "--tusk", "x").returncode == 2
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("run --tusk x", "No such option: --tusk (Possible options: --task); `harness run --help` lists"),
+        ("run --task", "Option '--task' requires an argument; `harness --help`"),
+        ("run --task gsm8k", "Missing option '--model'; `harness run --help`"),
+        ("run --task a --model b --limit x", "Invalid value for '--limit': "),
+        ("rnu", "No such command 'rnu'. Did you mean 'run'?; `harness --help`"),
+        ("models of mine", "Got unexpected extra argument(s) (of mine); `harness models --help`"),
+    ],
+)
+def test_what_the_parser_does_not_take_is_one_line(typed, said):
+    done = harness(*typed.split())
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+    assert done.stderr.startswith(f"harness: {said}")
+
+
+def test_nothing_typed_is_the_help():
+    done = harness()
+    assert done.returncode == 2 and "Example: harness run" in done.stderr and "ablate" in done.stderr
 
 
 @pytest.mark.parametrize(

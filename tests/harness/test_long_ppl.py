@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness import evaluate
-from harness.long_context import parse
+from harness.long_context import parse, windows
 from harness.records import RunError
 from qwen_model import LongContext, WindowSchedule, load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
@@ -185,6 +185,13 @@ def test_settings_as_text(text, expected):
 def test_bad_settings_are_one_line(text, message):
     with pytest.raises(TaskError, match=message):
         parse(text)
+
+
+def test_bands_of_more_layers_than_there_are_fit_no_model():
+    maintainers = parse("window=maintainers")
+    assert windows(maintainers, 9, 2048, "--long-context")[-1] == 8192
+    with pytest.raises(TaskError, match="--grid: window: its bands are of 9 layers or more, and the model has 8"):
+        windows(maintainers, 8, 2048, "--grid")
 
 
 @pytest.mark.parametrize(

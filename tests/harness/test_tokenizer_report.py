@@ -16,6 +16,7 @@ from harness.tokenizer_report import ORDER, QUIET_BYTES, Codec, Text, codecs, me
 from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
 from reports.tokenizer_plot import write_plots
+from tasks.api import TaskError
 from tests.conftest import make_checkpoint
 
 HARNESS = str(Path(sys.executable).with_name("harness"))
@@ -117,17 +118,18 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
     [
         ({}, "no .txt or .jsonl file; put files such as en.txt"),
         ({"en.txt": b" \n"}, "en.txt: holds no text; remove it"),
-        ({"en.txt": b"ab\xff"}, "en.txt: not UTF-8 at byte 2; convert it"),
+        ({"en.txt": b"ab\xff"}, "en.txt: not UTF-8 text (byte 2); save it as UTF-8"),
         ({"en.jsonl": b'{"text": "a"}\n{"text": \n'}, "en.jsonl:2: not JSON"),
-        ({"en.jsonl": b'{"txt": "a"}\n'}, "en.jsonl:1: no `text`"),
-        ({"en.jsonl": b'["a"]\n'}, "en.jsonl:1: no `text`"),
+        ({"en.jsonl": b'{"txt": "a"}\n'}, "en.jsonl:1: no field 'text'"),
+        ({"en.jsonl": b'["a"]\n'}, "en.jsonl:1: no field 'text'"),
+        ({"en.jsonl": b"[" * 100_000}, "en.jsonl:1: not JSON"),
         ({"en.jsonl": b'{"text": "a"}\n', "en.txt": b"a"}, "en.txt: a second file named en"),
     ],
 )
 def test_bad_texts_are_named(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=re.escape(message)):
+    with pytest.raises((ModelError, TaskError), match=re.escape(message)):
         texts(tmp_path)
 
 

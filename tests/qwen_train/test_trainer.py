@@ -11,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
-from qwen_train.trainer import NextToken, Optimiser, Trainer, Update, next_token_loss
+from qwen_train.trainer import Check, NextToken, Optimiser, Trainer, Update, next_token_loss
 from qwen_train.trainer.logs import read_log
 from qwen_train.trainer.loss import _CELLS as parts
 from tests.qwen_train.conftest import SHAPE, micro, rows, small_decoder
@@ -123,6 +123,29 @@ def test_stopped_and_gone_on_with_equals_never_stopped_bit_for_bit(tmp_path, sto
     assert losses[0] == losses[1] and len(losses[0]) == 12
 
 
+@pytest.mark.parametrize("stop", [4, 12])
+def test_a_check_that_was_cut_off_is_made_after_all(tmp_path, stop):
+    def run(name: str, *, killed: int | None = None) -> None:
+        def measure(step: int) -> dict[str, float]:
+            if step == killed:
+                its.checkpoints.wait()
+                raise Killed
+            return {"value": step}
+
+        its = trainer(tmp_path / name, every=4, checks=[Check("first", 4, lambda step: {}), Check("held", 2, measure)])
+        its.fit()
+
+    run("whole")
+    with pytest.raises(Killed):
+        run("parts", killed=stop)
+    for _ in range(2):  # also where all is done
+        run("parts")
+        logs = [
+            [(row["step"], row["kind"], row.get("value")) for row in read_log(tmp_path / n)] for n in ("whole", "parts")
+        ]
+        assert logs[0] == logs[1] and (stop, "held", stop) in logs[0]
+
+
 class Killed(Exception):
     pass
 
@@ -138,7 +161,7 @@ def dying(batches, at):
 
 def test_another_recipe_is_refused_by_the_field_that_differs(tmp_path):
     trainer(tmp_path, steps=2).fit()
-    with pytest.raises(TrainError, match=r"recipe\.steps 2, now 3"):
+    with pytest.raises(TrainError, match=r"recipe\.steps \(2 there, 3 now\)"):
         trainer(tmp_path, steps=3)
 
 

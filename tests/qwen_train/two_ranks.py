@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qwen_train.parallel import World, join_world, leave_world
+from qwen_train.parallel import World, join_world
 from qwen_train.recipe import Training
 from qwen_train.trainer import Optimiser, Stopped, Trainer, Update
 from tests.qwen_train.conftest import SHAPE, micro, rows
@@ -51,8 +51,7 @@ def stopped(made: Trainer, after: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    here = join_world("cpu")
     begun, gone_on_with = map(Path, sys.argv[1:])
-    stopped(trainer(begun, here), 7)
-    trainer(gone_on_with, here).fit()
-    leave_world(here)
+    with join_world("cpu") as here:
+        stopped(trainer(begun, here), 7)
+        trainer(gone_on_with, here).fit()

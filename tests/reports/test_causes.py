@@ -54,6 +54,14 @@ def test_every_sample_has_one_cause_and_counts_add_up() -> None:
     assert grouped.to_numpy().sum() == 40 and len(grouped) == 15, "samples without a group are in no group"
 
 
+def test_shares_have_wilsons_interval() -> None:
+    samples = causes.frame(causes.row(replace(BASE, id=str(i), correct=i < 17)) for i in range(40))
+    (right, n, share), (wrong, *_) = causes.shares(causes.counts(samples).loc["all"])
+    assert (right, n, wrong) == ("right", 17, "wrong")
+    # scipy.stats.binomtest(17, 40).proportion_ci(method="wilson")
+    assert (share.value, share.low, share.high) == pytest.approx((0.425, 0.285094, 0.578049), abs=1e-6)
+
+
 def test_prompts_fall_into_parts_of_about_as_many() -> None:
     made = [replace(BASE, id=str(i), prompt="x" * (i * i)) for i in range(1, 101)]
     samples = causes.frame(map(causes.row, made))

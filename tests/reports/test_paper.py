@@ -116,5 +116,7 @@ def test_unknown_cells_say_what_there_is(table: str, column: str) -> None:
 
 
 def test_sizes_are_read_as_we_print_them_too():
-    for parameters in (98_928, 4_460_000, 630_000_000, 7_000_000_000):
-        assert paper.billions(f"{parameters / 1e9:.3g}B") == pytest.approx(parameters / 1e9, rel=0.01)
+    sizes = {98_928: "0.0989M", 4_460_000: "4.46M", 99_960_000: "100M", 630_000_000: "0.63B", 7_000_000_000: "7B"}
+    for parameters, printed in sizes.items():
+        assert paper.size(parameters) == printed
+        assert paper.billions(printed) == pytest.approx(parameters / 1e9, rel=0.01)

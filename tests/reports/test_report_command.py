@@ -64,6 +64,13 @@ def test_sweeps_and_folders_that_are_none(tmp_path: Path) -> None:
     done = harness(tmp_path, "--out", tmp_path / "page")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page" / "report.html").read_text()
+    write_sweep(tmp_path / "few", ("none,1024,5,1.1,3.0,2.0,4.0,1,10", "ntk,2048,5,1.1,3.0,2.0,4.0,1,10"))
+    assert harness(tmp_path / "few", "--out", tmp_path / "few").returncode == 0
+    few = (tmp_path / "few" / "report.html").read_text()
+    assert "3.00 (–)" in few and "4.00" not in few and "NaN" not in few, "five documents give no interval"
+    table = pandas.read_csv(io.StringIO(harness(tmp_path / "few", "--table", 3, "--format", "csv").stdout))
+    own = table[(table["source"] == "few") & table["value"].notna()]
+    assert own["value"].tolist() == [3.0, 3.0] and own[["low", "high"]].isna().all(axis=None)
     assert "<h1>Sweep</h1>" in page and "3.00 (2.00 – 4.00)" in page and "#samples" not in page.partition("<script")[0]
     (tmp_path / "cells.csv").write_text("cell,length\n")
     done = harness(tmp_path, "--table", 3)

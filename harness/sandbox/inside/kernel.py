@@ -50,12 +50,8 @@ def syscall(what: str, number: int, *args: object) -> int:
     return check(_libc.syscall(ctypes.c_long(number), *args), what)
 
 
-def last_errno() -> int:
-    return ctypes.get_errno()
-
-
 def try_syscall(number: int, *args: object) -> int:
-    """The raw call; -1 when it failed (see last_errno)."""
+    """The raw call; -1 when it failed."""
     result: int = _libc.syscall(ctypes.c_long(number), *args)
     return result
 
