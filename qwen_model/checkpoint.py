@@ -84,6 +84,7 @@ def load_model(
 
     from qwen_model import kernels
     from qwen_model.decoder import Decoder
+    from qwen_model.kernels.codes import ALONE
     from qwen_model.weights import read_codes, read_weights
 
     if dtype not in DTYPES:
@@ -110,7 +111,7 @@ def load_model(
             getattr(torch, dtype),
             torch.device(device),
             pickles=checkpoint.pickles,
-            unread=codes if dtype == "float32" else (),
+            unread=codes if getattr(torch, dtype) == ALONE else (),
         )
         if config.tie_word_embeddings:
             weights["lm_head.weight"] = weights["model.embed_tokens.weight"]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from qwen_model.kernels import wide
 from qwen_model.kernels.build import Unavailable, load
-from qwen_model.kernels.codes import Codes
+from qwen_model.kernels.codes import ALONE, Codes
 from qwen_model.progress import say
 
 MAX_ROWS = 64
@@ -150,8 +150,9 @@ def linear(
 
 
 def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, codes: Codes | None) -> Tensor:
-    """`linear` of many rows: of a weight with codes the numbers are expanded for this product alone."""
-    if codes is None or not (_readable(x) and _matches(x, weight) and codes.stand_for(weight)):
+    """`linear` of many rows: where the weight is left in its file, its numbers are expanded for this product."""
+    alone = x.dtype == ALONE and _readable(x) and _matches(x, weight)
+    if codes is None or not (alone and codes.stand_for(weight)):
         return wide.linear(x, weight, bias)
     read, size = (c_int64 * 5)(*_read(weight, codes)), weight.shape[-1]
 

@@ -267,12 +267,12 @@ template <class T> void expand(const Weight& weight, long row, long size, T* to)
     }
 }
 
-// Rows `first`.. of one weight, BLOCK at most (the rest is zero), against all of x. Of many rows of x all meet the same
-// few numbers, which are then expanded once for all of them.
+// Rows `first`.. of one weight, BLOCK at most (the rest is zero), against all of x. More than CODE_ROWS of x meet numbers:
+// float's are expanded from the codes, once for all of them; bfloat16's are in memory (ALONE in codes.py).
 template <class T>
 void dot_block(const T* x, long rows, long size, const Weight& weight, long first, long count, float out[][BLOCK]) {
     if (count < BLOCK) std::fill(out[0], out[rows], 0.0f);
-    bool coded = weight.codes, direct = coded && rows <= CODE_ROWS;
+    bool direct = weight.codes && rows <= CODE_ROWS, coded = direct || (weight.codes && sizeof(T) == sizeof(float));
     static thread_local std::vector<T> expanded;
     if (coded && !direct && (long)expanded.size() < TILE_WEIGHTS * size) expanded.resize(TILE_WEIGHTS * size);
     long bytes = size * (coded ? 1 : (long)sizeof(T));  // of a row
