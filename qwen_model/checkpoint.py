@@ -82,7 +82,6 @@ def load_model(
     """
     import torch
 
-    from qwen_model import kernels
     from qwen_model.decoder import Decoder
     from qwen_model.kernels.codes import ALONE
     from qwen_model.weights import read_codes, read_weights
@@ -99,7 +98,7 @@ def load_model(
     config = read_model_config(raw, where)
     # a folder of the user's own may have other weights by now
     made = checkpoint.made_from is not None and torch.device(device).type == "cpu" and dtype != "float16"
-    codes = read_codes(checkpoint.folder) if made and kernels.unavailable() is None else {}
+    codes = read_codes(checkpoint.folder) if made else {}
     # changes of tensors that are made in inference mode are not counted, and codes go by that count
     with torch.inference_mode(False):
         with torch.device("meta"), _without_init():

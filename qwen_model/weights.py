@@ -70,8 +70,9 @@ def read_weights(
 def read_codes(folder: Path) -> dict[str, CodeParts]:
     """What the weights were dequantised from of which the folder has that; its memory is the file's pages.
 
-    Raises ModelError for a damaged file.
+    Raises ModelError for a damaged file, and for scales or minima that are NaN or infinite.
     """
+    import torch
     from safetensors import SafetensorError
 
     file = Safetensors(folder / CODES)
@@ -83,6 +84,9 @@ def read_codes(folder: Path) -> dict[str, CodeParts]:
             if part == "codes":
                 mins = file.mapped(f"{name}.mins") if f"{name}.mins" in held else None
                 found[name] = file.mapped(stored), file.mapped(f"{name}.scales"), mins
+                for kind, numbers in zip(("scales", "mins"), found[name][1:], strict=True):
+                    if numbers is not None:
+                        _check(numbers, torch.float32, file, f"{name}.{kind}")
         return found
     except (KeyError, SafetensorError) as error:
         raise damaged_codes(folder, error) from error

@@ -137,6 +137,18 @@ def test_a_truncated_file_is_named(tmp_path, share):
     assert not any((tmp_path / "cache").glob("converted/*"))
 
 
+def test_a_scale_that_is_no_number_is_named(tmp_path):
+    def pack(values):
+        packed, kind, numbers = pack_q8(values)
+        packed[0, :2] = 0, 0x7E  # NaN in half precision
+        return packed, kind, numbers
+
+    folder = make_checkpoint(tmp_path / "model", hidden_size=96, intermediate_size=128, num_attention_heads=6)
+    write_gguf(folder, tmp_path / "model.gguf", "qwen2", pack)
+    with pytest.raises(ModelError, match=r"codes\.safetensors: tensor .*\.scales holds NaN"):
+        load_model(str(tmp_path / "model.gguf"))
+
+
 def test_unknown_architecture_is_named(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", "mamba")
     writer.write_header_to_file()
