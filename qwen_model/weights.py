@@ -79,7 +79,7 @@ def read_codes(folder: Path) -> dict[str, CodeParts]:
     try:
         held = set(file.names())
         found: dict[str, CodeParts] = {}
-        for stored in held:
+        for stored in sorted(held):
             name, _, part = stored.rpartition(".")
             if part == "codes":
                 mins = file.mapped(f"{name}.mins") if f"{name}.mins" in held else None
