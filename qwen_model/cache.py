@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from qwen_model.long_context import Windows
+from qwen_model.memory import give_back, paged
 
 _GROWTH = 256
 """Positions by which a cache grows: few reallocations, little waste."""
@@ -89,10 +90,14 @@ class _Store:
                 # a layer may be larger already, where memory ran out in the middle of an earlier growth
                 size = max(rows, held), heads, max(wanted, length), head_dim
                 if size != old.shape:
-                    # zeros, not empty: masked positions are still multiplied by 0, and 0 * NaN is NaN
-                    tensors[layer] = old.new_zeros(size)
-                    tensors[layer][:held, :, :length] = old
+                    tensors[layer] = self._grown(old, size)
         self.rows, self.capacity = rows, capacity
+
+    def _grown(self, old: Tensor, size: tuple[int, ...]) -> Tensor:
+        """`old` and zeros behind it: masked positions are still multiplied by 0, and 0 * NaN is NaN."""
+        new = old.new_zeros(size)
+        new[: old.shape[0], :, : old.shape[2]] = old
+        return new
 
 
 class StackCache(_Store):
@@ -129,12 +134,12 @@ class SlotCache(_Store):
     ) -> None:
         """At most `slots` rows, made when needed, that grow together; with `capacity` all are allocated once, for
         so many tokens each. `shares`: the model reads `prefixes` (`Decoder.shares_keys`)."""
-        super().__init__(shape, slots, dtype, device, capacity)
         self.slots, self._shares = slots, shares
         self.lengths: list[int] = []
         self.prefixes: list[Tensor] = []
         """What each row reads before its slot: keys and values (layers, 2, heads, tokens, head dim), of 0 tokens where
         there is nothing. A prefix lives as long as a row refers to it."""
+        super().__init__(shape, slots, dtype, device, capacity)
         self._none = torch.empty(len(shape.windows), 2, shape.heads, 0, shape.head_dim, dtype=dtype, device=device)
         self._index = torch.empty(0, dtype=torch.long)
         self._layout: SlotLayout
@@ -146,7 +151,7 @@ class SlotCache(_Store):
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes, each prefix counted once."""
+        """Memory held, in bytes, each prefix counted once; in main memory rows take less, what they have written."""
         return super().nbytes + self.prefix_bytes
 
     @property
@@ -214,12 +219,14 @@ class SlotCache(_Store):
     def release(self, row: int) -> int:
         """Free a row. The last active row moves into its place; its old index is returned."""
         last = self.active - 1
-        if row != last:
-            own = self.lengths[last] - self.held[last]
-            for tensor in (*self.keys, *self.values):
+        own = self.lengths[last] - self.held[last]
+        for tensor in (*self.keys, *self.values):
+            self._empty(tensor[row])
+            if row != last:
                 kept = min(own, tensor.shape[2])
                 tensor[row, :, :kept] = tensor[last, :, :kept]
-            self.lengths[row], self.prefixes[row] = self.lengths[last], self.prefixes[last]
+                self._empty(tensor[last])
+        self.lengths[row], self.prefixes[row] = self.lengths[last], self.prefixes[last]
         self.lengths.pop()
         self.prefixes.pop()
         return last
@@ -254,6 +261,20 @@ class SlotCache(_Store):
         held_values[self._index, :, places] = values[:, :, 0]
         rows, read = len(keys), self._layout.keys(self.shape.windows[layer])
         return held_keys[:rows, :, :read], held_values[:rows, :, :read]
+
+    def _grown(self, old: Tensor, size: tuple[int, ...]) -> Tensor:
+        if old.device.type != "cpu":
+            return super()._grown(old, size)
+        new = paged(size, old.dtype)
+        for row, (length, held) in enumerate(zip(self.lengths, self.held, strict=True)):
+            own = min(length - held, old.shape[2])  # only pages that hold something are read, and written to
+            new[row, :, :own] = old[row, :, :own]
+        return new
+
+    @staticmethod
+    def _empty(row: Tensor) -> None:
+        if row.device.type == "cpu":
+            give_back(row)
 
     def slots_of(self, layer: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """In this step: keys and values, where each row's new token goes (R,), and how many it reads (R,), those of its

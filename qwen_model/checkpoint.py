@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from qwen_model.weight_files import weight_paths
 
 if TYPE_CHECKING:
     from qwen_model.decoder import Decoder
+    from qwen_model.weights import CodeParts
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -90,7 +91,8 @@ def load_model(
     import torch
 
     from qwen_model.decoder import Decoder
-    from qwen_model.weights import read_weights
+    from qwen_model.kernels.codes import ALONE
+    from qwen_model.weights import read_codes, read_weights
 
     if dtype not in DTYPES:
         raise ModelError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -101,6 +103,9 @@ def load_model(
         checkpoint = find_checkpoint(model, allow_pickle_weights=allow_pickle_weights)
     raw, where = read_config(checkpoint.folder), str(checkpoint.folder / "config.json")
     config = read_model_config(raw, where)
+    # a folder of the user's own may have other weights by now
+    made = checkpoint.made_from is not None and torch.device(device).type == "cpu" and dtype != "float16"
+    codes = read_codes(checkpoint.folder) if made else {}
     # changes of tensors that are made in inference mode are not counted, and codes go by that count
     with torch.inference_mode(False):
         with torch.device("meta"), _without_init():
@@ -112,6 +117,7 @@ def load_model(
             getattr(torch, dtype),
             torch.device(device),
             pickles=checkpoint.pickles,
+            unread=codes if getattr(torch, dtype) == ALONE else (),
         )
         if config.tie_word_embeddings:
             weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
@@ -123,20 +129,22 @@ def load_model(
         if config.scalar_head and (checkpoint.folder / "tokenizer_config.json").is_file():
             decoder.end_token = load_tokenizer(checkpoint).eos_ids[0]
         decoder.eval()
-        # a folder of the user's own may have other weights by now
-        if checkpoint.made_from is not None and torch.device(device).type == "cpu" and dtype != "float16":
-            _attach_codes(decoder, checkpoint.folder)
+        _attach(decoder, codes, checkpoint.folder)
     return decoder
 
 
-def _attach_codes(decoder: Decoder, folder: Path) -> None:
-    """Let decoding read what the folder's weights were dequantised from."""
+def _attach(decoder: Decoder, codes: Mapping[str, CodeParts], folder: Path) -> None:
+    """Let products read what the folder's weights were dequantised from."""
     from qwen_model.decoder import Linear
-    from qwen_model.weights import read_codes
+    from qwen_model.kernels.codes import Codes
+    from qwen_model.weights import damaged_codes
 
-    layers = {f"{name}.weight": layer for name, layer in decoder.named_modules() if isinstance(layer, Linear)}
-    for name, codes in read_codes(folder, {name: layer.weight for name, layer in layers.items()}).items():
-        layers[name].codes = codes
+    for name, layer in decoder.named_modules():
+        if isinstance(layer, Linear) and f"{name}.weight" in codes:
+            try:
+                layer.codes = Codes(layer.weight, *codes[f"{name}.weight"])
+            except ValueError as error:
+                raise damaged_codes(folder, error) from error
 
 
 def _without_init() -> AbstractContextManager[object]:

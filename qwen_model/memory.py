@@ -1,12 +1,16 @@
-"""How much memory is left, and its running out under one name for every device."""
+"""How much memory is left, memory that is taken page by page, and its running out under one name for every device."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from qwen_model.config import ModelError
 
@@ -47,3 +51,28 @@ def free_memory(device: torch.device) -> int:
     if limit.is_file() and (allowed := limit.read_text().strip()) != "max":
         free = min(free, int(allowed) - int(used.read_text()))
     return max(free, 0)
+
+
+def paged(size: tuple[int, ...], dtype: torch.dtype, *, huge: bool = False) -> Tensor:
+    """Zeros in main memory, of which each page is taken when it is first written to. `huge`: in pages of 2 MB where the
+    system has them, which are quicker where all is written. Raises OutOfMemory."""
+    nbytes = prod(size) * dtype.itemsize
+    try:
+        pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise OutOfMemory(f"out of memory ({error.strerror}, {nbytes} bytes); {_LESS}") from error
+    if huge and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them has the small ones
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype).view(size)
+
+
+def give_back(tensor: Tensor) -> None:
+    """Leave the pages of a part of what `paged` made to the system. Its numbers are of no use then, but are numbers."""
+    start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+    start, stop = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+    if start < stop:
+        _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
+
+
+_libc = ctypes.CDLL(None)

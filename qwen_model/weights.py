@@ -6,9 +6,9 @@ converted some megabytes at a time. Either way memory holds the weights once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from qwen_model.config import ModelError
 from qwen_model.config_json import Layout
@@ -18,7 +18,8 @@ from qwen_model.weight_files import CODES, KINDS, Safetensors, WeightFile, open_
 if TYPE_CHECKING:
     import torch
 
-    from qwen_model.kernels.codes import Codes
+    CodeParts: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+    """Codes, scales and perhaps mins of one weight."""
 
 PIECE = 1 << 15
 """Numbers that are read, checked and converted at a time: they stay in a core's cache, and torch starts no threads."""
@@ -34,8 +35,12 @@ def read_weights(
     device: torch.device,
     *,
     pickles: bool = False,
+    unread: Collection[str] = (),
 ) -> dict[str, torch.Tensor]:
     """A tensor of each of `shapes`, the decoder's parameters by name.
+
+    Those of `unread` are mapped in the file's own type and not looked at: they take memory only where somebody reads
+    them.
 
     Raises ModelError that names the tensor and its file: missing, extra, of another shape, of whole numbers, NaN or
     infinite (also where a number is too large for `dtype`).
@@ -49,7 +54,12 @@ def read_weights(
             start = 0
             for part in parts:
                 stop = start + shapes[part][0]
-                weights[part] = _read(files[name], name, start, stop, dtype, device)
+                if part in unread:
+                    weights[part] = files[name].mapped(name)[start:stop]
+                else:
+                    # a text needs few rows of the embedding: looking at all of it must not keep it in memory
+                    apart = part == "model.embed_tokens.weight"
+                    weights[part] = _read(files[name], name, start, stop, dtype, device, apart=apart)
                 start = stop
         if tied:
             (embedding,) = (name for name, parts in stored.items() if parts == ("model.embed_tokens.weight",))
@@ -57,28 +67,35 @@ def read_weights(
     return weights
 
 
-def read_codes(folder: Path, weights: Mapping[str, torch.Tensor]) -> dict[str, Codes]:
-    """The codes of those weights that the folder has codes of, by the weights' names; their memory is the file's pages.
+def read_codes(folder: Path) -> dict[str, CodeParts]:
+    """What the weights were dequantised from of which the folder has that; its memory is the file's pages.
 
-    Raises ModelError for a damaged file.
+    Raises ModelError for a damaged file, and for scales or minima that are NaN or infinite.
     """
+    import torch
     from safetensors import SafetensorError
-
-    from qwen_model.kernels.codes import Codes
 
     file = Safetensors(folder / CODES)
     try:
         held = set(file.names())
-        codes = {}
-        for name, weight in weights.items():
-            if f"{name}.codes" in held:
+        found: dict[str, CodeParts] = {}
+        for stored in sorted(held):
+            name, _, part = stored.rpartition(".")
+            if part == "codes":
                 mins = file.mapped(f"{name}.mins") if f"{name}.mins" in held else None
-                codes[name] = Codes(weight, file.mapped(f"{name}.codes"), file.mapped(f"{name}.scales"), mins)
-        return codes
-    except (ValueError, SafetensorError) as error:
-        raise ModelError(f"{file.path}: damaged ({error}); delete its folder, it is made anew") from error
+                found[name] = file.mapped(stored), file.mapped(f"{name}.scales"), mins
+                for kind, numbers in zip(("scales", "mins"), found[name][1:], strict=True):
+                    if numbers is not None:
+                        _check(numbers, torch.float32, file, f"{name}.{kind}")
+        return found
+    except (KeyError, SafetensorError) as error:
+        raise damaged_codes(folder, error) from error
     finally:
         file.close()
+
+
+def damaged_codes(folder: Path, why: Exception) -> ModelError:
+    return ModelError(f"{folder / CODES}: damaged ({why}); delete its folder, it is made anew")
 
 
 def _compare(
@@ -110,7 +127,10 @@ def _compare(
             )
 
 
-def _read(file: WeightFile, name: str, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _read(
+    file: WeightFile, name: str, start: int, stop: int, dtype: torch.dtype, device: torch.device, *, apart: bool
+) -> torch.Tensor:
+    """Rows of a tensor; `apart`: what is mapped is looked at in a copy."""
     import torch
 
     shape = (stop - start, *file.shape(name)[1:])
@@ -118,7 +138,7 @@ def _read(file: WeightFile, name: str, start: int, stop: int, dtype: torch.dtype
     if device.type == "cpu" and KINDS[file.kind(name)] == str(dtype).removeprefix("torch."):
         out = file.mapped(name)[start:stop]
         for first, last in pieces(shape[0], step):
-            _check(out[first:last], dtype, file, name)
+            _check(file.rows(name, start + first, start + last) if apart else out[first:last], dtype, file, name)
         return out
     out = torch.empty(shape, dtype=dtype, device=device)
     for first, last in pieces(shape[0], step):

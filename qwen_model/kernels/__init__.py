@@ -24,7 +24,7 @@ from torch import Tensor
 
 from qwen_model.kernels import wide
 from qwen_model.kernels.build import Unavailable, load
-from qwen_model.kernels.codes import Codes
+from qwen_model.kernels.codes import ALONE, Codes
 from qwen_model.progress import say
 
 MAX_ROWS = 64
@@ -36,6 +36,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "swiglu": [c_void_p, c_long, c_long, c_void_p, c_void_p, c_long, c_int],
     "layers": [c_void_p, c_long] + [c_void_p] * 4 + [c_long, c_float, c_float, c_int],
     "read": [c_void_p, c_float, c_int],
+    "expand": [c_void_p] + [c_long] * 3 + [c_void_p, c_int],
     "rms_norm": [c_void_p, c_long, c_long, c_void_p, c_float, c_void_p, c_int],
     "gated": [c_void_p, c_void_p, c_long, c_int],
     "turn": [c_void_p] + [c_long] * 3 + [c_void_p] * 2 + [c_long, c_void_p, c_int],
@@ -115,7 +116,7 @@ def _matches(x: Tensor, *weights: Tensor | None) -> bool:
 class Projection(NamedTuple):
     """A linear layer: weight (N, size), bias (N), and the codes of its weight.
 
-    Codes are read in the weight's place, for few rows and while they stand for it; the results are the same bits.
+    Codes are read in the weight's place while they stand for it; the results are the same bits.
     """
 
     weight: Tensor
@@ -136,7 +137,7 @@ def linear(
     if fits and add is not None:
         fits = add.dtype == x.dtype and add.shape == (*x.shape[:-1], outputs)
     if not fits or not _matches(x, weight, bias):
-        out = wide.linear(x, weight, bias)
+        out = _wide(x, weight, bias, codes)
         if add is None:
             return out
         return out + add if torch.is_grad_enabled() else out.add_(add)
@@ -146,6 +147,19 @@ def linear(
     packed = (c_int64 * 9)(*_read(weight, codes), _pointer(bias), _pointer(add), out.data_ptr(), outputs)
     _call("linear", x.dtype, x.data_ptr(), x.numel() // size, size, packed)
     return out
+
+
+def _wide(x: Tensor, weight: Tensor, bias: Tensor | None, codes: Codes | None) -> Tensor:
+    """`linear` of many rows: where the weight is left in its file, its numbers are expanded for this product."""
+    alone = x.dtype == ALONE and _readable(x) and _matches(x, weight)
+    if codes is None or not (alone and codes.stand_for(weight)):
+        return wide.linear(x, weight, bias)
+    read, size = (c_int64 * 5)(*_read(weight, codes)), weight.shape[-1]
+
+    def expand(first: int, numbers: Tensor) -> None:
+        _call("expand", x.dtype, read, first, len(numbers), size, numbers.data_ptr())
+
+    return wide.by_strips(x, len(weight), bias, expand)
 
 
 def _pointer(tensor: Tensor | None) -> int:
@@ -161,7 +175,7 @@ def swiglu(x: Tensor, gate: Tensor, up: Tensor, codes: tuple[Codes | None, Codes
     """silu(x gate^T) * (x up^T): x (..., size), gate and up (N, size), their codes, result (..., N)."""
     size = x.shape[-1]
     if not (usable(x) and gate.shape == up.shape and gate.shape[-1] == size and _matches(x, gate, up)):
-        gates, ups = wide.linear(x, gate), wide.linear(x, up)
+        gates, ups = (_wide(x, weight, None, its) for weight, its in zip((gate, up), codes, strict=True))
         if not _readable(gates):
             return F.silu(gates) * ups
         _call("gated", gates.dtype, gates.data_ptr(), ups.data_ptr(), gates.numel())

@@ -7,6 +7,10 @@ from torch import Tensor
 
 GROUPS = (16, 32)
 """Weights that may share a scale."""
+ALONE = torch.float32
+"""Weights of this type are left unread in their file: every product reads the codes (dot.h, too, goes by this type). In
+bfloat16 numbers are half as large and products of many rows up to five times as fast, against which expanding would be
+felt: weights are in memory, and codes are read for few rows only."""
 _STEP = 32
 """The kernels read so many codes of a row at a time."""
 

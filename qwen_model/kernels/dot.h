@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -218,7 +219,7 @@ void dot_tile(const T* x, long x_stride, const Source& w, long size, float* out,
 // The same for any number of rows, in tiles as equal as can be, which share the fetching of four rows from `ahead` on.
 template <class T>
 void dot_rows(const T* x, long x_stride, long rows, const Numbers<T>& w, long size, float* out, long out_stride,
-              const T* ahead) {
+              const void* ahead) {
     typedef Numbers<T> N;
     static constexpr decltype(&dot_tile<T, 1, N>) tile_of[] = {dot_tile<T, 1, N>, dot_tile<T, 2, N>, dot_tile<T, 3, N>,
                                                               dot_tile<T, 4, N>, dot_tile<T, 5, N>, dot_tile<T, 6, N>};
@@ -227,7 +228,7 @@ void dot_rows(const T* x, long x_stride, long rows, const Numbers<T>& w, long si
         long count = (rows - m + tiles - tile - 1) / (tiles - tile);
         long fetched = TILE_WEIGHTS * tile / tiles, fetches = TILE_WEIGHTS * (tile + 1) / tiles - fetched;
         tile_of[count - 1](x + m * x_stride, x_stride, w, size, out + m * out_stride, out_stride,
-                           (const char*)(ahead + fetched * size), fetches);
+                           (const char*)ahead + fetched * size * (long)sizeof(T), fetches);
         m += count;
     }
 }
@@ -254,23 +255,42 @@ void dot_codes(const T* x, long rows, const Weight& weight, long size, const Row
     tile_of[rows - 1](x, size, w, size, out, out_stride, (const char*)(w.rows[0] + ahead * size), TILE_WEIGHTS);
 }
 
-// Rows `first`.. of one weight, BLOCK at most (the rest is zero), against all of x.
+// The numbers of a row that its codes stand for.
+template <class T> void expand(const Weight& weight, long row, long size, T* to) {
+    int shift = __builtin_ctzl(weight.group);
+    const int8_t* codes = weight.codes + row * size;
+    const float* scales = weight.scales + row * (size >> shift);
+    const float* mins = weight.mins ? weight.mins + row * (size >> shift) : nullptr;
+    for (long k = 0; k < size; k += LANES) {
+        Floats value = load_floats(codes + k) * scales[k >> shift];
+        store_rounded(to + k, mins ? value - mins[k >> shift] : value);
+    }
+}
+
+// Rows `first`.. of one weight, BLOCK at most (the rest is zero), against all of x. More than CODE_ROWS of x meet numbers:
+// float's are expanded from the codes, once for all of them; bfloat16's are in memory (ALONE in codes.py).
 template <class T>
 void dot_block(const T* x, long rows, long size, const Weight& weight, long first, long count, float out[][BLOCK]) {
     if (count < BLOCK) std::fill(out[0], out[rows], 0.0f);
-    bool coded = weight.codes && rows <= CODE_ROWS;
-    long bytes = TILE_WEIGHTS * size * (coded ? 1 : (long)sizeof(T));
-    long ahead = TILE_WEIGHTS * std::max<long>(1, READ_AHEAD / bytes);
+    bool direct = weight.codes && rows <= CODE_ROWS, coded = direct || (weight.codes && sizeof(T) == sizeof(float));
+    static thread_local std::vector<T> expanded;
+    if (coded && !direct && (long)expanded.size() < TILE_WEIGHTS * size) expanded.resize(TILE_WEIGHTS * size);
+    long bytes = size * (coded ? 1 : (long)sizeof(T));  // of a row
+    long ahead = TILE_WEIGHTS * std::max<long>(1, READ_AHEAD / (TILE_WEIGHTS * bytes));
     for (long n = 0; n < count; n += TILE_WEIGHTS) {
         auto row_of = [=](long i) { return first + std::min(n + i, count - 1); };
-        if (coded) {
+        if (direct) {
             auto dot = weight.mins ? dot_codes<T, true, decltype(row_of)> : dot_codes<T, false, decltype(row_of)>;
             dot(x, rows, weight, size, row_of, ahead, &out[0][n], BLOCK);
             continue;
         }
         Numbers<T> w;
-        for (long i = 0; i < TILE_WEIGHTS; i++) w.rows[i] = (const T*)weight.numbers + row_of(i) * size;
-        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK, w.rows[0] + ahead * size);
+        for (long i = 0; i < TILE_WEIGHTS; i++) {
+            w.rows[i] = coded ? &expanded[i * size] : (const T*)weight.numbers + row_of(i) * size;
+            if (coded) expand(weight, row_of(i), size, &expanded[i * size]);
+        }
+        const char* read = coded ? (const char*)weight.codes : (const char*)weight.numbers;
+        dot_rows(x, size, rows, w, size, &out[0][n], BLOCK, read + (row_of(0) + ahead) * bytes);
     }
 }
 

@@ -61,6 +61,9 @@ template <class T> void choose(const T* logits, long rows, long n, int64_t* chos
     void choose_##NAME(const T* logits, long rows, long n, int64_t* chosen, float* logprobs, int threads) {            \
         choose(logits, rows, n, chosen, logprobs, threads);                                                            \
     }                                                                                                                  \
+    void expand_##NAME(const Weight* weight, long first, long count, long size, T* out, int threads) {                 \
+        spread(count, threads, [=](long row) { expand(*weight, first + row, size, out + row * size); });               \
+    }                                                                                                                  \
     void rms_norm_##NAME(const T* x, long rows, long size, const T* weight, float eps, T* out, int threads) {          \
         rms_norm(x, rows, size, weight, eps, out, threads);                                                            \
     }                                                                                                                  \

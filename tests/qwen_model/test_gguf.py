@@ -19,6 +19,7 @@ from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.decoder import Linear
 from qwen_model.gguf_file import GGUFFile
 from qwen_model.gguf_import import _LAYER_TENSORS, _MODEL_TENSORS, QUANTISATIONS, _tensor_name
+from qwen_model.kernels import wide
 from qwen_model.kernels.codes import expand
 from qwen_model.prefill import Reader
 from qwen_model.rows import Rows
@@ -136,6 +137,18 @@ def test_a_truncated_file_is_named(tmp_path, share):
     assert not any((tmp_path / "cache").glob("converted/*"))
 
 
+def test_a_scale_that_is_no_number_is_named(tmp_path):
+    def pack(values):
+        packed, kind, numbers = pack_q8(values)
+        packed[0, :2] = 0, 0x7E  # NaN in half precision
+        return packed, kind, numbers
+
+    folder = make_checkpoint(tmp_path / "model", hidden_size=96, intermediate_size=128, num_attention_heads=6)
+    write_gguf(folder, tmp_path / "model.gguf", "qwen2", pack)
+    with pytest.raises(ModelError, match=r"codes\.safetensors: tensor .*\.scales holds NaN"):
+        load_model(str(tmp_path / "model.gguf"))
+
+
 def test_unknown_architecture_is_named(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", "mamba")
     writer.write_header_to_file()
@@ -205,6 +218,14 @@ def decoded(model, rows):
     return torch.cat(logits)
 
 
+def read(model):
+    """The logits of every position of two texts that are read in one pass."""
+    reader = Reader(model, 256)
+    texts = [[5 + i % 90 for i in range(70)], [7 + i % 80 for i in range(60)]]
+    with torch.inference_mode():
+        return reader.read(texts, [(0, 0), (1, 0)], [range(70), range(60)]).logits
+
+
 def take_codes_off(model):
     for layer in model.modules():
         if isinstance(layer, Linear):
@@ -214,7 +235,7 @@ def take_codes_off(model):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("architecture", "kind"), [("qwen2", "Q5_1"), ("qwen2", "Q6_K"), ("llama", "Q4_K")])
 @pytest.mark.parametrize("tied", [False, True])
-def test_decoding_from_codes_gives_the_same_bits(tmp_path, dtype, architecture, kind, tied):
+def test_codes_give_the_same_bits(tmp_path, monkeypatch, dtype, architecture, kind, tied):
     folder = make_checkpoint(
         tmp_path / "model",
         architecture,
@@ -227,12 +248,14 @@ def test_decoding_from_codes_gives_the_same_bits(tmp_path, dtype, architecture, 
     with torch.inference_mode():
         model = load_model(str(tmp_path / "model.gguf"), dtype)
     assert all(layer.codes.stand_for(layer.weight) for layer in model.modules() if isinstance(layer, Linear))
-    coded = [decoded(model, rows) for rows in (1, 3, 7)]
+    monkeypatch.setattr(wide, "STRIP", 256 * 512)  # the output matrix in more than one
+    coded, whole = [decoded(model, rows) for rows in (1, 3, 7)], read(model)
     state = list(model.state_dict())
     take_codes_off(model)
     assert list(model.state_dict()) == state and not any("codes" in name for name in state)
     for before, rows in zip(coded, (1, 3, 7), strict=True):
         assert before.isfinite().all() and torch.equal(before, decoded(model, rows))
+    assert whole.isfinite().all() and torch.equal(whole, read(model))
 
 
 @pytest.mark.parametrize("change", ["no_grad", "inference_mode", "optimizer", "replaced", "loaded"])

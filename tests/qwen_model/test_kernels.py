@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen_model import kernels
-from qwen_model.kernels.codes import Codes, expand
+from qwen_model.kernels import wide
+from qwen_model.kernels.codes import ALONE, Codes, expand
 from tests.qwen_model.kernel_cases import DTYPES, ROUNDING, OneLayer, random
 
 if kernels.unavailable():
@@ -101,6 +102,24 @@ def test_codes_give_the_bits_that_their_weight_gives(variant, dtype, group, with
         plain = kernels.swiglu(few, weight, up)
         for read in ((codes, up_codes), (None, up_codes), (codes, None)):
             assert torch.equal(kernels.swiglu(few, weight, up, read), plain)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("outputs", [1, 37, 100])
+def test_products_of_many_rows_expand_codes_strip_by_strip(monkeypatch, dtype, outputs):
+    weight, codes = coded(outputs, 96, 32, True, dtype)
+    bias, x = random(outputs, dtype=dtype), random(2, 50, 96, dtype=dtype)
+    assert torch.equal(kernels.linear(x, weight, bias, codes=codes), kernels.linear(x, weight, bias))
+    assert torch.equal(kernels.swiglu(x, weight, weight, (codes, None)), kernels.swiglu(x, weight, weight))
+    monkeypatch.setattr(wide, "STRIP", 96 * 32)
+    parts = [wide.linear(x, weight[first : first + 32], bias[first : first + 32]) for first in range(0, outputs, 32)]
+    assert torch.equal(kernels.linear(x, weight, bias, codes=codes), torch.cat(parts, -1))
+    codes.codes.add_(1)
+    changed = kernels.linear(x, weight, bias, codes=codes)
+    # whether it was codes that were read
+    assert torch.equal(changed, kernels.linear(x, weight, bias)) == (dtype != ALONE)
+    with torch.no_grad(), torch.enable_grad():
+        assert torch.equal(kernels.linear(x, weight, bias, codes=codes), F.linear(x, weight, bias))
 
 
 def test_codes_are_what_is_read_while_the_weight_is_unchanged(variant):
