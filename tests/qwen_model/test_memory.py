@@ -121,7 +121,8 @@ def test_loading_holds_the_weights_once(folders, numbers, layout, dtype):
 
 
 def test_saving_holds_no_second_copy(folders, tmp_path, numbers):
-    assert growth("save", folders / "qwen2", tmp_path / "saved") < numbers * 4 * 0.2
+    # the embedding's pages are read for the first time
+    assert growth("save", folders / "qwen2", tmp_path / "saved") < (EMBEDDING + numbers * 0.1) * 4
 
 
 @pytest.mark.parametrize("pack", [pack_plain("BF16"), pack_q8])
