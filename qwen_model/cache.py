@@ -243,11 +243,8 @@ class SlotCache(_Store):
     def lay(self, layout: SlotLayout, places: Tensor) -> SlotLayout:
         """Let the next pass write one token into each of the first len(places) rows, in a layer without a window at
         `places`; room is made by the caller."""
-        self._index, self._layout, self._places = (
-            torch.arange(len(places), device=places.device),
-            layout,
-            {None: places},
-        )
+        self._index = torch.arange(len(places), device=places.device)
+        self._layout, self._places = layout, {None: places}
         return layout
 
     def end_step(self) -> None:

@@ -3,7 +3,7 @@
     python -m tests.parity.dense --results reproduction                # the sweeps that `make reproduce` made
     python -m tests.parity.dense --sweep runs/table3 --texts FOLDER     # of `harness ablate --task long-ppl`
 
-Dense: one forward pass over the whole text, all logits, a T x T mask; nothing of ours but the tokenizer and the
+Dense: one forward pass over the whole text, all logits, every score of T x T; nothing of ours but the tokenizer and the
 folders. Prints the largest difference of each cell; exit code 1 where one is 0.001 nats a token or more.
 """
 
@@ -26,6 +26,9 @@ from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 ROUNDING = 1e-3
 """Nats a token, and relative to a perplexity: what a table of two digits behind the point does not show."""
 
+ROWS = 512
+"""Queries whose scores are in memory at once."""
+
 
 def dynamic_ntk(model: Any, length: int, trained: int, *, on: bool) -> None:
     """The released code's alpha on transformers' rotary module."""
@@ -45,14 +48,16 @@ def switch_attention(model: Any, length: int, trained: int, *, logn: bool, windo
         scale = ((place + 1).float().log() / math.log(trained)).clamp(min=1)
 
     def attention(module, query, key, value, attention_mask, **kwargs):
-        distance = place[:, None] - place[None, :]
         window = windows[module.layer_idx] or length
         groups = module.num_key_value_groups
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = (query * scale[:, None]) @ key.transpose(2, 3) / math.sqrt(module.head_dim)
-        hidden = (distance < 0) | (distance >= window)
-        read = scores.masked_fill(hidden, -math.inf).softmax(-1) @ value
-        return read.transpose(1, 2), None
+        query, rows = query * scale[:, None], []
+        for some in place.split(ROWS):  # all T x T scores of a long text do not fit into memory
+            distance = some[:, None] - place[None, :]
+            scores = query[:, :, some] @ key.transpose(2, 3) / math.sqrt(module.head_dim)
+            scores.masked_fill_((distance < 0) | (distance >= window), -math.inf)
+            rows.append(scores.softmax(-1) @ value)
+        return torch.cat(rows, 2).transpose(1, 2), None
 
     AttentionInterface.register("plain", attention)
     model.set_attn_implementation("plain")
