@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli_options import DataDir, Filter, Unsafe, filters_of, lengths_of
+from harness.cli_options import DataDir, Documents, Filter, Lengths, Unsafe, filters_of, lengths_of
 from harness.cli_output import print_table
 from tasks.api import TaskError
 
@@ -42,10 +42,8 @@ def ablate(
     rows: Annotated[
         str | None, typer.Option(help="Chosen rows instead, such as none,ntk,ntk+logn,ntk+logn+window.")
     ] = None,
-    lengths: Annotated[str | None, typer.Option(help="Tokens of each document, such as 2048,8192.")] = None,
-    documents: Annotated[
-        Path | None, typer.Option(help="A folder of .txt files, or a .jsonl file with `text` per line.")
-    ] = None,
+    lengths: Lengths = None,
+    documents: Documents = None,
     config: Annotated[
         Path | None, typer.Option(help="A sweep as a file (docs/ablation.md); options go before.")
     ] = None,
@@ -64,10 +62,6 @@ def ablate(
 
     The same command again continues a sweep that was interrupted.
     """
-    from harness.ablation import cells, forecast, sweep, tables, units
-    from harness.progress import Bars
-    from reports import ablation as shown
-
     said: dict[str, Any] = {
         "task": _words(task),
         "model": _words(model),
@@ -84,8 +78,16 @@ def ablate(
         "data_dir": data_dir,
         "out": out,
     }
-    asked = _with_file(said, config)
-    settings = _settings(asked, unsafe_no_sandbox)
+    _sweep(_with_file(said, config), unsafe=unsafe_no_sandbox, dry_run=dry_run)
+
+
+def _sweep(asked: dict[str, Any], *, unsafe: bool, dry_run: bool) -> None:
+    """Compute the cells that are asked for and show them, or say what that would take."""
+    from harness.ablation import cells, forecast, sweep, tables, units
+    from harness.progress import Bars
+    from reports import ablation as shown
+
+    settings = _settings(asked, unsafe)
     switches = list(asked.get("grid", []))
     if "train_length" in asked:
         switches.append(f"train_length={asked['train_length']}")
