@@ -75,23 +75,19 @@ def pool():
     pool.close()
 
 
-def survives(pool, gold, answer):
+QUICK = ("tower", "gold tower", "scientific", "digits", "commas", "open text")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in TOWERS | BOMBS]
+)
+def test_it_ends_in_time_and_the_pool_goes_on(pool, name):
+    gold, answer = (TOWERS | BOMBS)[name]
     start = time.monotonic()
     decision = equal(gold, answer, pool.compare)
     assert time.monotonic() - start < SECONDS
     assert not decision.equal and (decision.algebra is None or decision.algebra in ENDED), decision
     assert pool.compare("(x+1)^2", "x^2+2x+1").outcome == "equal"
-
-
-@pytest.mark.parametrize("name", ["tower", "gold tower", "scientific", "digits", "commas", "open text"])
-def test_some_end_in_time_and_the_pool_goes_on(pool, name):
-    survives(pool, *(TOWERS | BOMBS)[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TOWERS | BOMBS)
-def test_all_end_in_time_and_the_pool_goes_on(pool, name):
-    survives(pool, *(TOWERS | BOMBS)[name])
 
 
 @pytest.mark.parametrize("unit", ["$", "\\text{", "\\boxed{", "final answer is ", "Final Answer: The final answer is $",
