@@ -43,7 +43,7 @@ Shots = Annotated[
 Documents = Annotated[
     Path | None, typer.Option(help="long-ppl: a folder of .txt files, or a .jsonl file with `text` per line.")
 ]
-Lengths = Annotated[str | None, typer.Option(help="long-ppl: tokens of each document, such as 1024,8192.")]
+Lengths = Annotated[str | None, typer.Option(help="long-ppl, retrieval: tokens of each text, such as 1024,8192.")]
 Stride = Annotated[
     int | None, typer.Option(help="long-ppl: read whole documents in windows that move by so many tokens.")
 ]
