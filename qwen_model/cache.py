@@ -67,6 +67,11 @@ class _Store:
             self._resize(rows, capacity)
 
     @property
+    def _own(self) -> list[int]:
+        """Tokens that each row has written into its slot."""
+        raise NotImplementedError
+
+    @property
     def nbytes(self) -> int:
         """Memory held, in bytes; `CacheShape.nbytes(rows, capacity, ...)` says it of these rows."""
         return sum(tensor.nbytes for tensors in (self.keys, self.values) for tensor in tensors)
@@ -95,8 +100,14 @@ class _Store:
 
     def _grown(self, old: Tensor, size: tuple[int, ...]) -> Tensor:
         """`old` and zeros behind it: masked positions are still multiplied by 0, and 0 * NaN is NaN."""
-        new = old.new_zeros(size)
-        new[: old.shape[0], :, : old.shape[2]] = old
+        if old.device.type != "cpu":
+            new = old.new_zeros(size)
+            new[: old.shape[0], :, : old.shape[2]] = old
+            return new
+        new = paged(size, old.dtype)
+        for into, held, length in zip(new, old, self._own, strict=False):  # there may be more rows than written ones
+            own = min(length, old.shape[2])  # only pages that hold something are read, and written to
+            into[:, :own] = held[:, :own]
         return new
 
 
@@ -107,8 +118,12 @@ class StackCache(_Store):
         self, shape: CacheShape, dtype: torch.dtype, device: torch.device, capacity: int | None = None
     ) -> None:
         """Grows as needed; with `capacity` it is allocated once, for so many tokens."""
-        super().__init__(shape, 1, dtype, device, capacity)
         self.length = 0
+        super().__init__(shape, 1, dtype, device, capacity)
+
+    @property
+    def _own(self) -> list[int]:
+        return [self.length]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         end = self.length + keys.shape[2]
@@ -162,6 +177,10 @@ class SlotCache(_Store):
     def held(self) -> list[int]:
         """Tokens of each row that are its prefix's."""
         return [prefix.shape[3] for prefix in self.prefixes]
+
+    @property
+    def _own(self) -> list[int]:
+        return [length - held for length, held in zip(self.lengths, self.held, strict=True)]
 
     def shared(self, length: int) -> int:
         """How much of a common prefix of `length` tokens rows would share: all or nothing."""
@@ -219,7 +238,7 @@ class SlotCache(_Store):
     def release(self, row: int) -> int:
         """Free a row. The last active row moves into its place; its old index is returned."""
         last = self.active - 1
-        own = self.lengths[last] - self.held[last]
+        own = self._own[last]
         for tensor in (*self.keys, *self.values):
             self._empty(tensor[row])
             if row != last:
@@ -234,7 +253,7 @@ class SlotCache(_Store):
     def begin_step(self, steps: list[int]) -> SlotLayout:
         """Make room for one token per row, and say what it may read; `steps` are the rows' dynamic NTK steps."""
         device = self.keys[0].device
-        own = [length - held for length, held in zip(self.lengths, self.held, strict=True)]
+        own = self._own
         self.make_room(self.active, max(own) + 1)
         ends = torch.tensor(self.lengths, device=device)
         layout = SlotLayout(ends, torch.tensor(steps, device=device), max(self.lengths) + 1)
@@ -258,15 +277,6 @@ class SlotCache(_Store):
         held_values[self._index, :, places] = values[:, :, 0]
         rows, read = len(keys), self._layout.keys(self.shape.windows[layer])
         return held_keys[:rows, :, :read], held_values[:rows, :, :read]
-
-    def _grown(self, old: Tensor, size: tuple[int, ...]) -> Tensor:
-        if old.device.type != "cpu":
-            return super()._grown(old, size)
-        new = paged(size, old.dtype)
-        for row, (length, held) in enumerate(zip(self.lengths, self.held, strict=True)):
-            own = min(length - held, old.shape[2])  # only pages that hold something are read, and written to
-            new[row, :, :own] = old[row, :, :own]
-        return new
 
     @staticmethod
     def _empty(row: Tensor) -> None:

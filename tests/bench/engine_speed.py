@@ -1,10 +1,12 @@
 """`make bench-engine`: our engine against lm-evaluation-harness's `hf` model on the same requests, in one run; writes
 docs/engine-performance.md.
 
-    python -m tests.bench.engine_speed [--models smollm2-135m-instruct:1,qwen2.5-coder-0.5b-instruct:0.2] [--rounds 1]
+    python -m tests.bench.engine_speed [--models smollm2-135m-instruct:1,qwen2.5-coder-0.5b-instruct:0.2]
+                                       [--rounds 3] [--keep runs/bench-engine]
 
 A model's number is the share of the requests that it is asked. Every engine answers in a process of its own; they take
-turns. lm-eval's batch size is the quickest of several on a small part of each work.
+turns. lm-eval's batch size is the quickest of several on a small part of each work. A round is 40 minutes on two cores:
+with a folder to keep answers in, the same command goes on where it stopped, and one of more rounds adds rounds.
 """
 
 from __future__ import annotations
@@ -76,25 +78,36 @@ class Taken:
         return f"{same} of {count} choices, {max(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True)):.1e} nats"
 
 
-def answer(engine: str, model: str, work: Work, dtype: str, batch: int = 1) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        asked, out = Path(folder) / "asked.json", Path(folder) / "answers.json"
-        asked.write_text(json.dumps(asdict(work)), encoding="utf-8")
-        command = [sys.executable, "-m", "tests.bench.engine_peer", engine, model, str(asked), str(out)]
-        done = subprocess.run(
-            [*command, "--dtype", dtype, "--batch", str(batch)], capture_output=True, text=True, check=False
+@dataclass(frozen=True)
+class Turns:
+    """Answers by processes of their own, each kept in a file: what is there already is not asked again."""
+
+    model: str
+    dtype: str
+    folder: Path
+
+    def answer(self, engine: str, work: Work, batch: int = 1, turn: int | str = "") -> dict[str, Any]:
+        size = len(work.arguments)
+        out = self.folder / f"{self.model} {work.name} {size} {self.dtype} {engine} {batch} {turn}.json".replace(
+            " ", "-"
         )
-        if done.returncode:
-            raise SystemExit(f"{engine}, {model}, {work.name}: exit {done.returncode}\n{done.stderr[-2000:]}")
+        if not out.exists():
+            asked, part = self.folder / "asked.json", out.with_suffix(".part")
+            asked.write_text(json.dumps(asdict(work)), encoding="utf-8")
+            command = [sys.executable, "-m", "tests.bench.engine_peer", engine, self.model, str(asked), str(part)]
+            command += ["--dtype", self.dtype, "--batch", str(batch)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{engine}, {self.model}, {work.name}: exit {done.returncode}\n{done.stderr[-2000:]}")
+            part.replace(out)
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return found
 
-
-def best_batch(model: str, work: Work, dtype: str) -> int:
-    """The batch size with which lm-eval answers a small part soonest."""
-    part = work.part(0.05, least=4 if work.kind == "generate_until" else 8)
-    taken = {batch: answer("lm-eval", model, part, dtype, batch)["seconds"] for batch in BATCHES}
-    return min(taken, key=taken.__getitem__)
+    def best_batch(self, work: Work) -> int:
+        """The batch size with which lm-eval answers a small part soonest."""
+        part = work.part(0.05, least=4 if work.kind == "generate_until" else 8)
+        taken = {batch: self.answer("lm-eval", part, batch)["seconds"] for batch in BATCHES}
+        return min(taken, key=taken.__getitem__)
 
 
 def least_seconds(model: str, work: Work, written: list[str], peak: float, bandwidth: float) -> float:
@@ -125,18 +138,19 @@ def _common(a: list[int], b: list[int]) -> int:
     return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def measure(models: dict[str, float], dtype: str, rounds: int) -> tuple[list[Taken], dict[str, float]]:
+def measure(models: dict[str, float], dtype: str, rounds: int, folder: Path) -> tuple[list[Taken], dict[str, float]]:
     machine, everything = limits(), works()
     peak = machine[f"{dtype} GFLOP/s"] * 1e9
     found: list[Taken] = []
     start, steps = time.monotonic(), len(models) * len(everything)
     for model, share in models.items():
+        turns = Turns(model, dtype, folder)
         for work in (one.part(share) for one in everything):
-            batch = best_batch(model, work, dtype)
+            batch = turns.best_batch(work)
             ours, theirs = [], []
-            for _ in range(rounds):
-                ours.append(answer("ours", model, work, dtype))
-                theirs.append(answer("lm-eval", model, work, dtype, batch))
+            for turn in range(rounds):
+                ours.append(turns.answer("ours", work, turn=turn))
+                theirs.append(turns.answer("lm-eval", work, batch, turn))
             written = ours[0]["answers"] if work.kind == "generate_until" else []
             # a weight of the 4-bit codes may be read as half a byte; the floor takes the bytes of the type computed in
             bandwidth = machine["GB/s"] * 1e9 / (4 if dtype == "float32" else 2)
@@ -156,9 +170,13 @@ def main() -> None:
     parser.add_argument("--models", default="smollm2-135m-instruct:1,qwen2.5-coder-0.5b-instruct:0.2")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder for the answers, of one state of the code")
     options = parser.parse_args()
     models = {name: float(share or 1) for name, _, share in (one.partition(":") for one in options.models.split(","))}
-    found, machine = measure(models, options.dtype, options.rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        found, machine = measure(models, options.dtype, options.rounds, folder)
     template = Path(__file__).with_name("engine_performance.md.j2").read_text(encoding="utf-8")
     text = jinja2.Template(template, undefined=jinja2.StrictUndefined, keep_trailing_newline=True).render(
         found=found,

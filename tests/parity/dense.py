@@ -20,6 +20,8 @@ from typing import Any
 
 import pandas
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 
@@ -101,7 +103,7 @@ def compare(sweep: Path, texts: Path, model: str | None = None, number: int = 5)
     ids = {name: tokenizer.encode(text) for name, text in _texts(texts) if name in set(found["document"])}
     cells = {cell["name"]: cell for cell in facts["cells"]}
     dense = []
-    for row in found.itertuples():
+    for row in track(list(found.itertuples()), "texts", console=Console(stderr=True)):
         cell = cells[row.cell]
         dense.append(dense_nll(network, ids[row.document][: row.length], cell["train_length"], cell["switches"]))
     found["dense"] = dense
