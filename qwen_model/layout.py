@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Protocol
 
 import torch
@@ -101,19 +102,31 @@ class Padded(_Segmented):
 
 
 class Packed(_Segmented):
-    """One row of several texts behind a prefix of `held` tokens that all share; `spans` are their places in the row."""
+    """One row of several texts behind a prefix of `held` tokens that all share; `spans` are their segments' places.
 
-    def __init__(self, held: int, spans: Sequence[tuple[int, int]], steps: Tensor) -> None:
+    A segment continues that of its parent, which is earlier in the row, or the prefix where it has none.
+    """
+
+    def __init__(
+        self, held: int, spans: Sequence[tuple[int, int]], steps: Tensor, parents: Sequence[int | None] = ()
+    ) -> None:
         super().__init__()
         self.steps = steps
         self._held = held
         new = spans[-1][1]
-        self._segments = torch.empty(new, dtype=torch.long, device=steps.device)
-        positions = torch.empty_like(self._segments)
-        for segment, (start, end) in enumerate(spans):
-            self._segments[start:end] = segment
-            positions[start:end] = torch.arange(held, held + end - start, device=steps.device)
-        self.positions = positions[None, :]
+        segments = torch.empty(new, dtype=torch.long)
+        positions = torch.empty_like(segments)
+        reads = torch.eye(len(spans), dtype=torch.bool)
+        ends: list[int] = []
+        for segment, ((start, end), parent) in enumerate(zip_longest(spans, parents)):
+            begin = held if parent is None else ends[parent]
+            ends.append(begin + end - start)
+            segments[start:end] = segment
+            positions[start:end] = torch.arange(begin, ends[-1])
+            if parent is not None:
+                reads[segment] |= reads[parent]
+        self._segments, self._reads = segments.to(steps.device), reads.to(steps.device)
+        self.positions = positions.to(steps.device)[None, :]
 
     def first_key(self, window: int | None) -> int:
         return 0 if window is None else max(0, self._held - window + 1)
@@ -121,7 +134,7 @@ class Packed(_Segmented):
     def _mask(self, window: int | None) -> Tensor:
         first = self.first_key(window)
         (positions,) = self.positions
-        own = (self._segments[:, None] == self._segments[None, :]) & band(positions, positions, window)
+        own = self._reads[self._segments][:, self._segments] & band(positions, positions, window)
         prefix = band(positions, torch.arange(first, self._held, device=positions.device), window)
         return torch.cat((prefix, own), dim=-1)[None, None]
 

@@ -5,7 +5,9 @@ Works on any model that takes a cache, explicit positions and a mask: our decode
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +18,7 @@ from qwen_model.cache import Cache, CacheShape, StackCache
 from qwen_model.layout import Layout, Packed, Plain
 from qwen_model.long_context import LongContext
 from qwen_model.memory import OutOfMemory, out_of_memory
-from qwen_model.prefixes import WORTH, plan
+from qwen_model.prefixes import WORTH, forest, plan
 
 
 class CausalLM(Protocol):
@@ -52,13 +54,19 @@ vocabulary of 152 k their logits in float32 take 311 MB, on a GPU 1.2 GB, and as
 
 @dataclass(frozen=True)
 class Reading:
-    """One pass over packed sequences: their indices, where each lies in the stack, and the logits asked for."""
+    """One pass over packed sequences: their indices and the logits asked for."""
 
     members: list[int]
-    prefix: int
-    spans: list[tuple[int, int]]
     logits: Tensor
     """(wanted positions of all members in order, V), float32."""
+
+
+@dataclass(frozen=True)
+class Held(Reading):
+    """One whose sequences have the same prefix in the stack, and where the rest of each lies behind it."""
+
+    prefix: int
+    spans: list[tuple[int, int]]
 
 
 class Reader:
@@ -89,22 +97,43 @@ class Reader:
     def passes(
         self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
     ) -> Iterator[Reading]:
-        """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending.
+        """Read the sequences in planned order, packed by tokens; `wanted[i]` are positions of sequence i, ascending and
+        behind what it shares.
 
         Where memory runs out, passes of half as many tokens go on. Raises OutOfMemory where those of one token do.
         """
         at = 0
         while at < len(ordered):
-            count = self.fits(sequences, ordered[at:])
             try:
-                reading = self.read(sequences, ordered[at : at + count], wanted)
+                reading = self._next(sequences, ordered[at:], wanted)
             except OutOfMemory:
                 if self.batch_tokens == 1:
                     raise
                 self.batch_tokens //= 2
                 continue
             yield reading
-            at += count
+            at += len(reading.members)
+
+    def _next(
+        self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
+    ) -> Reading:
+        """The next pass: of whole families of texts, if the first one is small enough, or of texts of one prefix."""
+        step = self.model.ntk_step(len(sequences[ordered[0][0]]))
+        alike = itertools.takewhile(lambda one: self.model.ntk_step(len(sequences[one[0]])) == step, ordered)
+        path = self._path if self._under == (self.model.settings, step) else ()
+        trees = forest(sequences, alike, path, self.batch_tokens)
+        if trees is None:
+            return self.read(sequences, ordered[: self.fits(sequences, ordered)], wanted)
+        batch = ordered[: len(trees.leaves)]
+        keep = [
+            trees.spans[leaf][0] + position - shared
+            for (index, shared), leaf in zip(batch, trees.leaves, strict=True)
+            for position in wanted[index]
+        ]
+        with self._careful():
+            self._hold(list(sequences[batch[0][0]][: trees.held]), step)
+            logits = self._forward(trees.tokens, trees.spans, keep, trees.parents)
+        return Reading([index for index, _ in batch], logits)
 
     def fits(self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]]) -> int:
         """How many of the next sequences go into one pass: those of the first one's prefix, within the budget."""
@@ -121,21 +150,25 @@ class Reader:
             count += 1
         return count
 
-    @torch.inference_mode()
     def read(
         self, sequences: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
-    ) -> Reading:
+    ) -> Held:
         """One pass over sequences with the same shared prefix. Raises OutOfMemory and then holds nothing."""
+        with self._careful():
+            return self._read(sequences, batch, wanted)
+
+    @contextmanager
+    def _careful(self) -> Iterator[None]:
         try:
-            with out_of_memory():
-                return self._read(sequences, batch, wanted)
+            with torch.inference_mode(), out_of_memory():
+                yield
         except OutOfMemory:
             self._start_over(step=0)  # with what was half read
             raise
 
     def _read(
         self, sequences: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
-    ) -> Reading:
+    ) -> Held:
         members = [index for index, _ in batch]
         shared = batch[0][1]
         if len(members) == 1 and len(sequences[members[0]]) - shared > self.batch_tokens:
@@ -151,7 +184,7 @@ class Reader:
             start = end
         tokens = [token for index in members for token in sequences[index][shared:]]
         logits = self._forward(tokens, [(a - shared, b - shared) for a, b in spans], keep)
-        return Reading(members, shared, spans, logits)
+        return Held(members, logits, shared, spans)
 
     def logprobs(
         self, sequence: Sequence[int], length: int, first: int = 1, stops: Sequence[int] = ()
@@ -204,10 +237,16 @@ class Reader:
             self.stack.length += len(missing)
         self._path = prefix
 
-    def _forward(self, tokens: list[int], spans: list[tuple[int, int]], keep: list[int]) -> Tensor:
+    def _forward(
+        self,
+        tokens: list[int],
+        spans: list[tuple[int, int]],
+        keep: list[int],
+        parents: Sequence[int | None] = (),
+    ) -> Tensor:
         device, held, new = self.model.device, self.stack.length, len(tokens)
         steps = torch.tensor([[self._under[1]]], device=device)
-        layout = Plain(new, past=held, steps=steps) if len(spans) == 1 else Packed(held, spans, steps)
+        layout = Plain(new, past=held, steps=steps) if len(spans) == 1 else Packed(held, spans, steps, parents)
         self.stack.make_room(1, held + new)
         self.tokens += new
         logits = self.model(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 WORTH = {"cpu": 32, "cuda": 4096}
@@ -35,6 +36,71 @@ def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int =
         out.extend((order[a], shared) for a, b in groups if b - a == 1)
         stack.extend((a, b, shared) for a, b in reversed(groups) if b - a > 1)
     return out
+
+
+@dataclass(frozen=True)
+class Forest:
+    """One pass over several texts, in segments: shared beginnings once, and behind each what its texts do not share."""
+
+    held: int
+    """Tokens before the pass, which all texts begin with."""
+    tokens: list[int]
+    spans: list[tuple[int, int]]
+    """Where each segment lies among the tokens."""
+    parents: list[int | None]
+    """The segment that a segment continues; None: the held tokens."""
+    leaves: list[int]
+    """The last segment of each text."""
+
+
+def forest(
+    sequences: Sequence[Sequence[int]], ordered: Iterable[tuple[int, int]], path: Sequence[int], most: int
+) -> Forest | None:
+    """The next sequences of a plan in one pass of at most `most` tokens, behind what they share with `path`.
+
+    It ends where the next sequence shares nothing with those before it but the held tokens, so that none is computed
+    twice. None where the first family is too large for one pass: its beginning must then be held.
+    """
+    held: int | None = None
+    open_: list[tuple[int, int]] = []  # the beginnings that are being read: where each ends in its texts, its segment
+    spans: list[tuple[int, int]] = []
+    parents: list[int | None] = []
+    tokens: list[int] = []
+    leaves: list[int] = []
+    whole = (0, 0)  # texts and segments of the families that are complete
+    before: Sequence[int] = ()
+
+    def grow(more: Sequence[int], parent: int | None) -> int:
+        spans.append((len(tokens), len(tokens) + len(more)))
+        tokens.extend(more)
+        parents.append(parent)
+        return len(spans) - 1
+
+    for index, shared in ordered:
+        own = sequences[index]
+        held = _common(path, own[:shared]) if held is None else held
+        while open_ and (shared < open_[-1][0] or own[: open_[-1][0]] != before[: open_[-1][0]]):
+            open_.pop()
+        if not open_:
+            whole = len(leaves), len(spans)
+            if shared < held or list(own[:held]) != list(path[:held]):
+                break
+        begun, parent = open_[-1] if open_ else (held, None)
+        if shared > begun:
+            parent = grow(own[begun:shared], parent)
+            open_.append((shared, parent))
+        leaves.append(grow(own[shared:], parent))
+        before = own
+        if len(tokens) > most:
+            break
+    else:
+        whole = len(leaves), len(spans)
+    texts, segments = whole
+    if not texts:
+        return None
+    assert held is not None
+    end = spans[segments - 1][1]
+    return Forest(held, tokens[:end], spans[:segments], parents[:segments], leaves[:texts])
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -86,11 +86,11 @@ def padded(model: Decoder, expected: Expected, side: str = "right") -> float:
     return max(gap(ours[row][mask[row].bool()], expected(own)) for row, own in enumerate(texts))
 
 
-def prefix(model: Decoder, expected: Expected) -> float:
+def prefix(model: Decoder, expected: Expected, budget: int = 50) -> float:
     """Texts that share beginnings, packed behind their prefix; the reader is used twice, so that it must forget."""
     header = text(40, 3)
     texts = [header[:cut] + text(own, 10 * cut + own) for cut in (40, 40, 40, 31) for own in (5, 9, 30)]
-    reader = Reader(model, batch_tokens=50)
+    reader = Reader(model, batch_tokens=budget)
     worst = 0.0
     for _ in range(2):
         wanted = [list(range(len(own) - 4, len(own))) for own in texts]
@@ -152,6 +152,7 @@ PATHS: dict[str, Callable[[Decoder, Expected], float]] = {
     "padding right": padded,
     "padding left": lambda model, expected: padded(model, expected, "left"),
     "shared prefix, packed": prefix,
+    "prefixes and texts in one pass": lambda model, expected: prefix(model, expected, 500),
     "in pieces, static cache": chunks,
     "decoding in a batch": decoding,
 }

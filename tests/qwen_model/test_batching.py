@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from qwen_model.generation import Generator, Request, generate
 from qwen_model.prefill import Continuation, Reader, score
-from qwen_model.prefixes import plan
+from qwen_model.prefixes import forest, plan
 from qwen_model.sampling import Sampling
 
 
@@ -33,6 +33,54 @@ def test_plan_shares_only_what_is_common(data):
     ordered = plan(sequences, limits, worth=4)
     assert sorted(index for index, _ in ordered) == list(range(len(sequences)))
     assert all(0 <= shared <= limits[index] for index, shared in ordered)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_forest_holds_every_text_and_computes_nothing_twice(data):
+    some = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+    bases = data.draw(st.lists(some, min_size=1, max_size=4))
+    sequences = list({tuple(data.draw(st.sampled_from(bases)) + data.draw(some)) for _ in range(12)})
+    ordered = plan(sequences, [len(own) - 1 for own in sequences], worth=data.draw(st.integers(1, 8)))
+    path = data.draw(st.sampled_from([[], *bases]))
+    most, at = data.draw(st.integers(5, 80)), 0
+    while at < len(ordered):
+        found = forest(sequences, ordered[at:], path, most)
+        if found is None:  # as the reader does: hold the beginning, and go on one by one
+            path = list(sequences[ordered[at][0]][: ordered[at][1]])
+            at += 1
+            continue
+        assert found.tokens and len(found.tokens) <= most
+        for (index, shared), leaf in zip(ordered[at : at + len(found.leaves)], found.leaves, strict=True):
+            text, segment = [], leaf
+            assert found.spans[leaf][1] - found.spans[leaf][0] == len(sequences[index]) - shared
+            while segment is not None:
+                start, end = found.spans[segment]
+                assert start < end
+                text = found.tokens[start:end] + text
+                segment = found.parents[segment]
+            assert path[: found.held] + text == list(sequences[index])
+        # what the families hold in common is there once: no two segments of one parent begin a shared beginning alike
+        inner = [(parent, *found.tokens[slice(*span)]) for span, parent in _inner(found)]
+        assert len(inner) == len(set(inner))
+        path, at = path[: found.held], at + len(found.leaves)
+
+
+def _inner(found):
+    """Segments that others continue, with the parent of each."""
+    inside = {parent for parent in found.parents if parent is not None}
+    return [(found.spans[segment], found.parents[segment]) for segment in sorted(inside)]
+
+
+def test_a_forest_ends_with_a_family():
+    """Three questions of two options each: two of them fit, and the third does not begin."""
+    sequences = [(*question, option) for question in ((1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)) for option in (8, 9)]
+    ordered = plan(sequences, [4] * 6, worth=1)
+    found = forest(sequences, ordered, (), 15)
+    assert (len(found.leaves), len(found.tokens)) == (4, 12)
+    assert found.parents == [None, 0, 0, None, 3, 3]
+    assert forest(sequences, ordered, (), 5) is None
+    assert forest(sequences, ordered, (1, 1, 1, 1), 5).held == 4
 
 
 def test_plan_computes_a_header_once():
