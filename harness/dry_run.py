@@ -20,8 +20,9 @@ from harness.long_context import laid_over
 from harness.loop import complete
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
-from qwen_model.prefill import CausalLM, Continuation, Reader, readings, windows
+from qwen_model.prefill import CausalLM, Reader, windows
 from qwen_model.rows import Rows
+from qwen_model.scoring import Continuation, readings
 from tasks.api import Check, Decoding, Interpreter, Prompt, Rolled, SandboxResult, Task, TaskError
 
 COLUMNS = ["task", "samples", "prompt tokens", "after sharing", "generated tokens", "time"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.backend import Encoded
-from qwen_model.prefill import Continuation
+from qwen_model.scoring import Continuation
 from qwen_model.tokenizer import Tokenizer
 from tasks.api import Chat, Prompt, TaskError
 

@@ -13,8 +13,9 @@ from harness.judged import Judged
 from harness.response_cache import ResponseCache
 from harness.rolling import Rolls
 from qwen_model.generation import Generated, Generator, Request
-from qwen_model.prefill import CausalLM, Continuation, Reader, Scored, score
+from qwen_model.prefill import CausalLM, Reader
 from qwen_model.sampling import Sampling
+from qwen_model.scoring import Continuation, Scored, score
 from qwen_model.tokenizer import Tokenizer
 from tasks.api import Decoding, Prompt, Rolled, Sample, Task
 

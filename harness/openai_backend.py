@@ -24,7 +24,7 @@ from harness.token_backend import TokenBackend
 from qwen_model import ModelError
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer, read_config
 from qwen_model.download import sha256_file
-from qwen_model.prefill import Scored
+from qwen_model.scoring import Scored
 from tasks.api import Chat, Decoding, Prompt, Sample, Task, TaskError
 
 PROBE = "The capital of France is Paris."

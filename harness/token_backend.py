@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from harness.backend import Answer, Backend, Encoded
 from harness.encoding import Encoding
 from harness.response_cache import ResponseCache
-from qwen_model.prefill import Continuation, Scored, windows
+from qwen_model.prefill import windows
+from qwen_model.scoring import Continuation, Scored
 from tasks.api import Rolled, TaskError
 
 

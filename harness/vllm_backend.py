@@ -17,7 +17,7 @@ from harness.response_cache import ResponseCache
 from harness.token_backend import TokenBackend
 from qwen_model import ModelError
 from qwen_model.checkpoint import Checkpoint, load_tokenizer
-from qwen_model.prefill import Scored
+from qwen_model.scoring import Scored
 from tasks.api import Decoding, Prompt
 
 

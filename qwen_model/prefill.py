@@ -212,7 +212,7 @@ class Reader:
             logits = self._forward(tokens, [(0, len(tokens))], list(range(len(following))))
             self.stack.length += len(tokens)
             targets = torch.tensor(list(following), dtype=torch.long, device=logits.device)
-            found = logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+            found = logits.gather(-1, targets[:, None])[:, 0] - log_sums(logits)
         values: list[float] = found.tolist()
         return values
 
@@ -258,78 +258,6 @@ class Reader:
         return logits[0].float()
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """Score `tokens` after `context`; both non-empty token ids."""
-
-    context: tuple[int, ...]
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A continuation's log-probability (nats), and whether each of its tokens is the likeliest one.
-
-    Of a model with a scalar head it is the reward of context and continuation, read at the end token behind them.
-    """
-
-    logprob: float
-    greedy: bool
-
-
-def readings(items: Sequence[Continuation]) -> tuple[dict[tuple[int, ...], list[int]], list[int]]:
-    """The distinct sequences that have to be read, with the items that each answers, and its first wanted position."""
-    users: dict[tuple[int, ...], list[int]] = {}
-    for index, item in enumerate(items):
-        users.setdefault(item.context + item.tokens[:-1], []).append(index)
-    return users, [min(len(items[index].context) for index in its) - 1 for its in users.values()]
-
-
-def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[int, Scored]]]:
-    """Each continuation's score with its index, pass by pass.
-
-    Continuations of one token after the same context cost one pass together; longer ones share their context's keys.
-    """
-    end = getattr(reader.model, "end_token", None)
-    if end is not None:
-        yield from _rewards(reader, items, end)
-        return
-    users, first = readings(items)
-    sequences = list(users)
-    wanted = [list(range(start, len(sequence))) for start, sequence in zip(first, sequences, strict=True)]
-    for packed in reader.passes(sequences, reader.plan(sequences, first), wanted):
-        logprobs, likeliest = packed.logits.log_softmax(-1), packed.logits.argmax(-1)
-        answered: list[int] = []
-        rows: list[int] = []
-        row = 0
-        for member in packed.members:
-            for index in users[sequences[member]]:
-                offset = row + len(items[index].context) - 1 - first[member]
-                answered.append(index)
-                rows += range(offset, offset + len(items[index].tokens))
-            row += len(wanted[member])
-        # all at once: a GPU is waited for two times, not for every item
-        targets = torch.tensor([token for index in answered for token in items[index].tokens], device=logprobs.device)
-        places = torch.tensor(rows, device=logprobs.device)
-        sizes = [len(items[index].tokens) for index in answered]
-        nats = torch.split(logprobs[places, targets].cpu(), sizes)
-        hits = torch.split((likeliest[places] == targets).cpu(), sizes)
-        yield [
-            (index, Scored(float(own.sum()), bool(hit.all())))
-            for index, own, hit in zip(answered, nats, hits, strict=True)
-        ]
-
-
-def _rewards(reader: Reader, items: Sequence[Continuation], end: int) -> Iterator[list[tuple[int, Scored]]]:
-    texts = [(*item.context, *item.tokens, end) for item in items]
-    last = [len(text) - 1 for text in texts]
-    for packed in reader.passes(texts, reader.plan(texts, last), [[place] for place in last]):
-        yield [
-            (member, Scored(float(reward), greedy=False))
-            for member, reward in zip(packed.members, packed.logits[:, 0], strict=True)
-        ]
-
-
 def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """Windows of `length` tokens over a text, as (start, end, first token to judge), counted from 0.
 
@@ -341,3 +269,8 @@ def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, i
     while end < tokens:
         judged, end = end, min(end + stride, tokens)
         yield end - length, end, judged
+
+
+def log_sums(logits: Tensor) -> Tensor:
+    """logsumexp of each row of (n, V), few rows at a time: torch holds a copy of what it sums."""
+    return torch.cat([some.logsumexp(-1) for some in logits.split(64)])

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from qwen_model.generation import Generator, Request, generate
-from qwen_model.prefill import Continuation, Reader, score
+from qwen_model.prefill import Reader
 from qwen_model.prefixes import forest, plan
 from qwen_model.sampling import Sampling
+from qwen_model.scoring import Continuation, score
 
 
 @given(st.data())

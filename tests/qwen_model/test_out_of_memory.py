@@ -10,8 +10,9 @@ import torch
 from qwen_model.cache import CacheShape
 from qwen_model.generation import Generator, Request
 from qwen_model.memory import OutOfMemory, out_of_memory
-from qwen_model.prefill import Continuation, Reader, score
+from qwen_model.prefill import Reader
 from qwen_model.sampling import Sampling
+from qwen_model.scoring import Continuation, score
 
 
 class Tight:
