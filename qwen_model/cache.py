@@ -11,6 +11,7 @@ Shapes: K, V of a layer are (rows, key-value heads, positions, head dim).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,7 +53,7 @@ class Cache(Protocol):
         ...
 
 
-class _Store:
+class _Store(ABC):
     rings = False
 
     def __init__(
@@ -67,9 +68,9 @@ class _Store:
             self._resize(rows, capacity)
 
     @property
+    @abstractmethod
     def _own(self) -> list[int]:
         """Tokens that each row has written into its slot."""
-        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:

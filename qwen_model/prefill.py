@@ -18,7 +18,7 @@ from qwen_model.cache import Cache, CacheShape, StackCache
 from qwen_model.layout import Layout, Packed, Plain
 from qwen_model.long_context import LongContext
 from qwen_model.memory import OutOfMemory, out_of_memory
-from qwen_model.prefixes import WORTH, forest, plan
+from qwen_model.prefixes import WORTH, forest, plan, shared_length
 
 
 class CausalLM(Protocol):
@@ -118,10 +118,12 @@ class Reader:
         self, sequences: Sequence[Sequence[int]], ordered: Sequence[tuple[int, int]], wanted: Sequence[Sequence[int]]
     ) -> Reading:
         """The next pass: of whole families of texts, if the first one is small enough, or of texts of one prefix."""
-        step = self.model.ntk_step(len(sequences[ordered[0][0]]))
+        first, shared = ordered[0]
+        step = self.model.ntk_step(len(sequences[first]))
         alike = itertools.takewhile(lambda one: self.model.ntk_step(len(sequences[one[0]])) == step, ordered)
-        path = self._path if self._under == (self.model.settings, step) else ()
-        trees = forest(sequences, alike, path, self.batch_tokens)
+        path = self._path if self._under == (self.model.settings, step) else []
+        held = path[: shared_length(path, sequences[first][:shared])]
+        trees = forest(sequences, alike, held, self.batch_tokens)
         if trees is None:
             return self.read(sequences, ordered[: self.fits(sequences, ordered)], wanted)
         batch = ordered[: len(trees.leaves)]
@@ -131,7 +133,7 @@ class Reader:
             for position in wanted[index]
         ]
         with self._careful():
-            self._hold(list(sequences[batch[0][0]][: trees.held]), step)
+            self._hold(held, step)
             logits = self._forward(trees.tokens, trees.spans, keep, trees.parents)
         return Reading([index for index, _ in batch], logits)
 
@@ -227,10 +229,7 @@ class Reader:
         """Make the stack hold exactly these tokens at that NTK step, computing only what it does not hold yet."""
         if self._under != (self.model.settings, step):
             self._start_over(step)
-        kept = 0
-        while kept < min(len(prefix), len(self._path)) and prefix[kept] == self._path[kept]:
-            kept += 1
-        self.stack.length = kept
+        self.stack.length = kept = shared_length(prefix, self._path)
         for start in range(kept, len(prefix), self.batch_tokens):
             missing = prefix[start : start + self.batch_tokens]
             self._forward(missing, [(0, len(missing))], [])
@@ -273,4 +272,4 @@ def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, i
 
 def log_sums(logits: Tensor) -> Tensor:
     """logsumexp of each row of (n, V), few rows at a time: torch holds a copy of what it sums."""
-    return torch.cat([some.logsumexp(-1) for some in logits.split(64)])
+    return torch.cat([some.logsumexp(-1) for some in torch.split(logits, 64)])

@@ -18,7 +18,7 @@ def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int =
     shared length under one parent have the same prefix; nested prefixes follow their parents.
     """
     order = sorted(range(len(sequences)), key=lambda index: list(sequences[index]))
-    common = [0] + [_common(sequences[a], sequences[b]) for a, b in pairwise(order)]
+    common = [0] + [shared_length(sequences[a], sequences[b]) for a, b in pairwise(order)]
     out: list[tuple[int, int]] = []
     stack = [(0, len(order), 0)]
     while stack:
@@ -42,8 +42,6 @@ def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int =
 class Forest:
     """One pass over several texts, in segments: shared beginnings once, and behind each what its texts do not share."""
 
-    held: int
-    """Tokens before the pass, which all texts begin with."""
     tokens: list[int]
     spans: list[tuple[int, int]]
     """Where each segment lies among the tokens."""
@@ -54,14 +52,13 @@ class Forest:
 
 
 def forest(
-    sequences: Sequence[Sequence[int]], ordered: Iterable[tuple[int, int]], path: Sequence[int], most: int
+    sequences: Sequence[Sequence[int]], ordered: Iterable[tuple[int, int]], held: Sequence[int], most: int
 ) -> Forest | None:
-    """The next sequences of a plan in one pass of at most `most` tokens, behind what they share with `path`.
+    """The next sequences of a plan in one pass of at most `most` tokens, behind the tokens that are `held`.
 
     It ends where the next sequence shares nothing with those before it but the held tokens, so that none is computed
     twice. None where the first family is too large for one pass: its beginning must then be held.
     """
-    held: int | None = None
     open_: list[tuple[int, int]] = []  # the beginnings that are being read: where each ends in its texts, its segment
     spans: list[tuple[int, int]] = []
     parents: list[int | None] = []
@@ -78,14 +75,13 @@ def forest(
 
     for index, shared in ordered:
         own = sequences[index]
-        held = _common(path, own[:shared]) if held is None else held
         while open_ and (shared < open_[-1][0] or own[: open_[-1][0]] != before[: open_[-1][0]]):
             open_.pop()
         if not open_:
             whole = len(leaves), len(spans)
-            if shared < held or list(own[:held]) != list(path[:held]):
+            if shared < len(held) or list(own[: len(held)]) != list(held):
                 break
-        begun, parent = open_[-1] if open_ else (held, None)
+        begun, parent = open_[-1] if open_ else (len(held), None)
         if shared > begun:
             parent = grow(own[begun:shared], parent)
             open_.append((shared, parent))
@@ -98,12 +94,11 @@ def forest(
     texts, segments = whole
     if not texts:
         return None
-    assert held is not None
-    end = spans[segments - 1][1]
-    return Forest(held, tokens[:end], spans[:segments], parents[:segments], leaves[:texts])
+    return Forest(tokens[: spans[segments - 1][1]], spans[:segments], parents[:segments], leaves[:texts])
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def shared_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
     for position, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return position

@@ -31,6 +31,7 @@ import jinja2
 from harness.environment import describe
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer, read_config
 from qwen_model.config_json import read_model_config
+from qwen_model.prefixes import shared_length
 from tests.bench.engine_requests import Work, works
 from tests.bench.model_speed import spread
 from tests.bench.ours_peer import limits
@@ -93,10 +94,8 @@ class Turns:
     folder: Path
 
     def answer(self, engine: str, work: Work, batch: int = 1, turn: int | str = "") -> dict[str, Any]:
-        size = len(work.arguments)
-        out = self.folder / f"{self.model} {work.name} {size} {self.dtype} {engine} {batch} {turn}.json".replace(
-            " ", "-"
-        )
+        name = f"{self.model} {work.name} {len(work.arguments)} {self.dtype} {engine} {batch} {turn}.json"
+        out = self.folder / name.replace(" ", "-")
         if not out.exists():
             asked, part = self.folder / "asked.json", out.with_suffix(".part")
             asked.write_text(json.dumps(asdict(work)), encoding="utf-8")
@@ -132,16 +131,12 @@ def least_seconds(model: str, work: Work, written: list[str], peak: float, bandw
     if work.kind == "loglikelihood":
         texts = [context + continuation for context, continuation in work.arguments]
     sequences = sorted(tokenizer.encode(text) for text in texts)
-    distinct = len(sequences[0]) + sum(len(b) - _common(a, b) for a, b in pairwise(sequences))
+    distinct = len(sequences[0]) + sum(len(b) - shared_length(a, b) for a, b in pairwise(sequences))
     replies = [len(tokenizer.encode(text)) for text in written] if behind else []
     judged = {"loglikelihood": len(texts), "generate_until": 0, "loglikelihood_rolling": distinct}[work.kind]
     reading = 2 * (distinct * layers + judged * head) / peak
     writing = max(2 * sum(replies) * (layers + head) / peak, max(replies, default=0) * (layers + head) / bandwidth)
     return reading + writing
-
-
-def _common(a: list[int], b: list[int]) -> int:
-    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def measure(models: dict[str, float], dtype: str, rounds: int, folder: Path) -> tuple[list[Taken], dict[str, float]]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from qwen_model.generation import Generator, Request, generate
 from qwen_model.prefill import Reader
-from qwen_model.prefixes import forest, plan
+from qwen_model.prefixes import forest, plan, shared_length
 from qwen_model.sampling import Sampling
 from qwen_model.scoring import Continuation, score
 
@@ -46,10 +46,11 @@ def test_a_forest_holds_every_text_and_computes_nothing_twice(data):
     path = data.draw(st.sampled_from([[], *bases]))
     most, at = data.draw(st.integers(5, 80)), 0
     while at < len(ordered):
-        found = forest(sequences, ordered[at:], path, most)
+        first, shared = ordered[at]
+        held = path[: shared_length(path, sequences[first][:shared])]
+        found = forest(sequences, ordered[at:], held, most)
         if found is None:  # as the reader does: hold the beginning, and go on one by one
-            path = list(sequences[ordered[at][0]][: ordered[at][1]])
-            at += 1
+            path, at = list(sequences[first][:shared]), at + 1
             continue
         assert found.tokens and len(found.tokens) <= most
         for (index, shared), leaf in zip(ordered[at : at + len(found.leaves)], found.leaves, strict=True):
@@ -60,11 +61,11 @@ def test_a_forest_holds_every_text_and_computes_nothing_twice(data):
                 assert start < end
                 text = found.tokens[start:end] + text
                 segment = found.parents[segment]
-            assert path[: found.held] + text == list(sequences[index])
+            assert held + text == list(sequences[index])
         # what the families hold in common is there once: no two segments of one parent begin a shared beginning alike
         inner = [(parent, *found.tokens[slice(*span)]) for span, parent in _inner(found)]
         assert len(inner) == len(set(inner))
-        path, at = path[: found.held], at + len(found.leaves)
+        path, at = held, at + len(found.leaves)
 
 
 def _inner(found):
@@ -81,7 +82,7 @@ def test_a_forest_ends_with_a_family():
     assert (len(found.leaves), len(found.tokens)) == (4, 12)
     assert found.parents == [None, 0, 0, None, 3, 3]
     assert forest(sequences, ordered, (), 5) is None
-    assert forest(sequences, ordered, (1, 1, 1, 1), 5).held == 4
+    assert len(forest(sequences, ordered, (1, 1, 1, 1), 5).leaves) == 2
 
 
 def test_plan_computes_a_header_once():
