@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 WORTH = {"cpu": 32, "cuda": 4096}
 """Tokens that sharing a prefix must save, by device: a pass for a prefix alone costs about as much as so many. On a GPU
 it costs the launch of its kernels (docs/decisions/0066)."""
+
+
+JOINT = 32
+"""Tokens that families must begin with in common to be kept together; fewer are read again with each of them."""
 
 
 def plan(sequences: Sequence[Sequence[int]], limits: Sequence[int], worth: int = WORTH["cpu"]) -> list[tuple[int, int]]:
@@ -51,34 +55,43 @@ class Forest:
     """The last segment of each text."""
 
 
+@dataclass(eq=False)
+class _Segment:
+    tokens: Sequence[int]
+    parent: _Segment | None
+
+
 def forest(
     sequences: Sequence[Sequence[int]], ordered: Iterable[tuple[int, int]], held: Sequence[int], most: int
 ) -> Forest | None:
     """The next sequences of a plan in one pass of at most `most` tokens, behind the tokens that are `held`.
 
-    It ends where the next sequence shares nothing with those before it but the held tokens, so that none is computed
-    twice. None where the first family is too large for one pass: its beginning must then be held.
+    It ends where the next sequence shares no `JOINT` with those before it but the held tokens, so that hardly any token
+    is computed twice. None where the first family is too large for one pass: its beginning must then be held.
     """
-    open_: list[tuple[int, int]] = []  # the beginnings that are being read: where each ends in its texts, its segment
-    spans: list[tuple[int, int]] = []
-    parents: list[int | None] = []
-    tokens: list[int] = []
-    leaves: list[int] = []
-    whole = (0, 0)  # texts and segments of the families that are complete
+    open_: list[tuple[int, _Segment]] = []  # the beginnings that are being read, and where each ends in its texts
+    segments: list[_Segment] = []
+    leaves: list[_Segment] = []
+    whole = total = 0  # texts of families that are complete; tokens of the pass
     before: Sequence[int] = ()
 
-    def grow(more: Sequence[int], parent: int | None) -> int:
-        spans.append((len(tokens), len(tokens) + len(more)))
-        tokens.extend(more)
-        parents.append(parent)
-        return len(spans) - 1
+    def grow(tokens: Sequence[int], parent: _Segment | None) -> _Segment:
+        segments.append(_Segment(tokens, parent))
+        return segments[-1]
 
     for index, shared in ordered:
         own = sequences[index]
-        while open_ and (shared < open_[-1][0] or own[: open_[-1][0]] != before[: open_[-1][0]]):
-            open_.pop()
+        alike = shared_length(before, own[:shared])
+        while open_ and open_[-1][0] > alike:
+            _, segment = open_.pop()
+            begun = open_[-1][0] if open_ else len(held)
+            if alike - begun >= JOINT:  # two families begin alike: what they have in common becomes a segment
+                head = _Segment(segment.tokens[: alike - begun], segment.parent)
+                segments.insert(segments.index(segment), head)
+                segment.tokens, segment.parent = segment.tokens[alike - begun :], head
+                open_.append((alike, head))
         if not open_:
-            whole = len(leaves), len(spans)
+            whole = len(leaves)
             if shared < len(held) or list(own[: len(held)]) != list(held):
                 break
         begun, parent = open_[-1] if open_ else (len(held), None)
@@ -86,15 +99,26 @@ def forest(
             parent = grow(own[begun:shared], parent)
             open_.append((shared, parent))
         leaves.append(grow(own[shared:], parent))
+        total += len(own) - begun
         before = own
-        if len(tokens) > most:
+        if total > most:
             break
     else:
-        whole = len(leaves), len(spans)
-    texts, segments = whole
-    if not texts:
-        return None
-    return Forest(tokens[: spans[segments - 1][1]], spans[:segments], parents[:segments], leaves[:texts])
+        whole = len(leaves)
+    return _laid(segments, leaves[:whole]) if whole else None
+
+
+def _laid(segments: list[_Segment], leaves: list[_Segment]) -> Forest:
+    """The segments up to the last leaf, one behind the other."""
+    segments = segments[: segments.index(leaves[-1]) + 1]
+    places = {id(segment): place for place, segment in enumerate(segments)}
+    ends = list(accumulate(len(segment.tokens) for segment in segments))
+    return Forest(
+        tokens=[token for segment in segments for token in segment.tokens],
+        spans=list(pairwise([0, *ends])),
+        parents=[None if segment.parent is None else places[id(segment.parent)] for segment in segments],
+        leaves=[places[id(leaf)] for leaf in leaves],
+    )
 
 
 def shared_length(a: Sequence[int], b: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -38,17 +39,18 @@ def test_plan_shares_only_what_is_common(data):
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_forest_holds_every_text_and_computes_nothing_twice(data):
+def test_a_forest_holds_every_text_and_computes_little_twice(data):
     some = st.lists(st.integers(0, 2), min_size=1, max_size=12)
     bases = data.draw(st.lists(some, min_size=1, max_size=4))
     sequences = list({tuple(data.draw(st.sampled_from(bases)) + data.draw(some)) for _ in range(12)})
     ordered = plan(sequences, [len(own) - 1 for own in sequences], worth=data.draw(st.integers(1, 8)))
     path = data.draw(st.sampled_from([[], *bases]))
-    most, at = data.draw(st.integers(5, 80)), 0
+    most, joint, at = data.draw(st.integers(5, 80)), data.draw(st.integers(1, 6)), 0
     while at < len(ordered):
         first, shared = ordered[at]
         held = path[: shared_length(path, sequences[first][:shared])]
-        found = forest(sequences, ordered[at:], held, most)
+        with patch("qwen_model.prefixes.JOINT", joint):
+            found = forest(sequences, ordered[at:], held, most)
         if found is None:  # as the reader does: hold the beginning, and go on one by one
             path, at = list(sequences[first][:shared]), at + 1
             continue
@@ -62,16 +64,12 @@ def test_a_forest_holds_every_text_and_computes_nothing_twice(data):
                 text = found.tokens[start:end] + text
                 segment = found.parents[segment]
             assert held + text == list(sequences[index])
-        # what the families hold in common is there once: no two segments of one parent begin a shared beginning alike
-        inner = [(parent, *found.tokens[slice(*span)]) for span, parent in _inner(found)]
-        assert len(inner) == len(set(inner))
+        batch = [(sequences[index], shared) for index, shared in ordered[at : at + len(found.leaves)]]
+        beginnings = {own[:end] for own, shared in batch for end in range(len(held) + 1, shared + 1)}
+        distinct = len(beginnings) + sum(len(own) - shared for own, shared in batch)
+        families = len({own[:shared] for own, shared in batch})
+        assert distinct <= len(found.tokens) <= distinct + (joint - 1) * (families - 1)
         path, at = held, at + len(found.leaves)
-
-
-def _inner(found):
-    """Segments that others continue, with the parent of each."""
-    inside = {parent for parent in found.parents if parent is not None}
-    return [(found.spans[segment], found.parents[segment]) for segment in sorted(inside)]
 
 
 def test_a_forest_ends_with_a_family():
@@ -83,6 +81,23 @@ def test_a_forest_ends_with_a_family():
     assert found.parents == [None, 0, 0, None, 3, 3]
     assert forest(sequences, ordered, (), 5) is None
     assert len(forest(sequences, ordered, (1, 1, 1, 1), 5).leaves) == 2
+
+
+@pytest.mark.parametrize("header", [40, 250, 450, 700])
+def test_a_header_above_questions_alone_is_read_once(model, header):
+    """No text ends at the header: only questions of four options each are behind it."""
+    rng = random.Random(header)
+
+    def text(n):
+        return tuple(rng.randrange(3, 300) for _ in range(n))
+
+    beginning = text(header)
+    questions = [beginning + text(40) for _ in range(30)]
+    items = [Continuation(question, text(9)) for question in questions for _ in range(4)]
+    reader = Reader(model, 512)
+    assert sum(len(known) for known in score(reader, items)) == 120
+    distinct = header + 30 * 40 + 120 * 8  # of a question the last token is not shared: its logits are asked for
+    assert distinct <= reader.tokens <= 1.15 * distinct + 120
 
 
 def test_plan_computes_a_header_once():
