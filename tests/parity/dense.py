@@ -160,6 +160,11 @@ def main() -> None:
     sweeps = [(asked.sweep, asked.texts, None)] if asked.sweep else list(reproduced(asked.results))
     if not sweeps:
         parser.error(f"{asked.results}: no finished table3; `make reproduce ONLY=table3` makes it")
+    for sweep, texts, _ in sweeps:
+        if not (sweep / "documents.csv").is_file():
+            parser.error(f"{sweep}: no finished sweep; `harness ablate --task long-ppl --out {sweep}` makes it")
+        if not texts.exists():
+            parser.error(f"{texts}: no such file or folder; name the documents that the sweep read")
     worst = 0.0
     for sweep, texts, model in sweeps:
         table = summary(compare(sweep, texts, model, asked.number))
