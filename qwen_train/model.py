@@ -18,7 +18,7 @@ from qwen_train.recipe import Training
 from qwen_train.tokens.store import KEPT
 from qwen_train.trainer import NextToken
 
-_SIZES = (
+_SHAPE = (
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -29,22 +29,25 @@ _SIZES = (
     "qkv_bias",
     "output_bias",
     "tie_word_embeddings",
+    "rope_theta",
+    "rms_norm_eps",
+    "windows",
 )
 
 
 def new_module(config: ModelConfig, training: Training, world: World, start: Path | None = None) -> NextToken:
     """A model of that config, drawn by the seed or with the weights of the checkpoint folder `start`.
 
-    The weights are the same whatever the number of processes. Raises TrainError where `start` has other sizes.
+    The weights are the same whatever the number of processes. Raises TrainError where `start` has another shape.
     """
     found = None
     if start is not None:
         found = load_model(str(start))
-        for name in _SIZES:
+        for name in _SHAPE:
             if getattr(found.config, name) != getattr(config, name):
                 raise TrainError(
                     f"model.{name}: {getattr(config, name)} in the recipe, {getattr(found.config, name)} in {start};"
-                    " take the recipe of that model's size"
+                    " write the model's own into the recipe"
                 )
     # a tied matrix would be made twice by to_empty
     with torch.device(world.device if config.tie_word_embeddings else "meta"):

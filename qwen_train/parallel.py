@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -45,6 +46,14 @@ class World:
         dist.all_reduce(found)  # gloo carries CPU tensors, whatever the device's own backend is
         return found.tolist()
 
+    def largest(self, value: float) -> float:
+        """The largest of all processes' values."""
+        if self.size == 1:
+            return value
+        found = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return found.item()
+
     def barrier(self) -> None:
         if self.size > 1:
             self.total(0.0)
@@ -76,7 +85,8 @@ def _join(device: str) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(device=place)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+    # the first process alone makes data and runs tasks, for hours, while the others wait for it
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=timedelta(days=7))
     mesh = dist.device_mesh.init_device_mesh(kind, (size,))
     return World(dist.get_rank(), size, place, mesh)
 

@@ -105,9 +105,17 @@ class Recipe(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines the numbers: all but how often something is measured or kept."""
-        beside: dict[str, Any] = {"training": {"checkpoint_every", "keep", "keep_every"}}
-        return self.model_dump(mode="json", exclude=beside | dict.fromkeys(("validation", "harness"), True))
+        """What determines the numbers, but for rounding and `changeable`."""
+        measured = {"checkpoint_every", "keep", "keep_every"}
+        cut = {"micro_batch", "recompute", "compile"}
+        beside: dict[str, Any] = {"training": measured | cut}
+        others = ("validation", "harness", *self.changeable)
+        return self.model_dump(mode="json", exclude=beside | dict.fromkeys(others, True))
+
+    @property
+    def changeable(self) -> dict[str, Any]:
+        """What may be another when a run is gone on with: after bad steps, a lower rate."""
+        return self.model_dump(mode="json", include={"optimiser", "guard"})
 
     def model_config_of(self, vocabulary: int) -> ModelConfig:
         """The model's sizes; where the recipe has no vocab_size of its own, the vocabulary in whole 128s.

@@ -19,8 +19,9 @@ def read_recipe_table(name: str | Path) -> dict[str, Any]:
     """A recipe's keys: of a file, or of the package's by its name (`nano`, `recipes/nano.yaml`). Raises TrainError."""
     folder = files("qwen_train") / "recipes"
     packaged = folder / f"{stem(name)}.yaml"
-    if not Path(name).is_file() and not packaged.is_file():
+    if Path(name).is_file():
+        return read_table(Path(name), str(name), TrainError, "model: nano-8m")
+    if str(Path(name).parent) not in (".", folder.name) or not packaged.is_file():
         known = sorted(stem(path.name) for path in folder.iterdir())
         raise TrainError(f"{name}: no such recipe; give a .yaml file or one of {', '.join(known)}")
-    found = Path(name) if Path(name).is_file() else packaged
-    return read_table(found, str(name), TrainError, "model: nano-8m")
+    return read_table(packaged, str(name), TrainError, "model: nano-8m")

@@ -15,9 +15,9 @@ from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, to
 from qwen_train.alignment.nucleus import logprobs_within
 from qwen_train.alignment.order import places_of, steps_of
 from qwen_train.alignment.packing import Row
-from qwen_train.alignment.reward import read_encoded, shares, side_by_side
+from qwen_train.alignment.reward import decided, shares, side_by_side
 from qwen_train.alignment.settings import DPO
-from qwen_train.alignment.stage import Say, finished, leave, of_run
+from qwen_train.alignment.stage import Say, deal, finished, leave, of_run
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Check, Micro, Trainer, Update
 
@@ -46,14 +46,15 @@ def answer_logprobs(model: Decoder, row: Row) -> Tensor:
 
 def run_dpo(recipe: DPO, folder: Path, world: World, say: Say) -> Path:
     """Train, and export the policy to `folder`/model; goes on after any stop."""
-    exported = folder / "model"
-    if finished(exported, recipe):
+    deal("batch", recipe.batch, world)
+    exported, run = folder / "model", of_run(recipe)
+    if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
     model, reference = (begin_with(recipe.model).to(world.device) for _ in range(2))
     tokenizer = chat_tokenizer(tokenizer_of(model))
-    learnt = read_encoded("data", tokenizer, recipe, folder, world, say)
-    held_out = read_encoded("validation", tokenizer, recipe, folder, world, say) if recipe.validation else []
+    learnt = decided("data", tokenizer, recipe, folder, world, say)
+    held_out = decided("validation", tokenizer, recipe, folder, world, say) if recipe.validation else []
     for one in (model, reference):
         compute(one, recipe.dtype)
     asked, module = Copy(model, world), DPOLoss(model, reference, recipe.beta)
@@ -80,8 +81,8 @@ def run_dpo(recipe: DPO, folder: Path, world: World, say: Say) -> Path:
         folder,
         steps=steps_of(recipe.epochs, batch=recipe.batch, size=len(learnt)),
         checks=[Check("validation", recipe.validate_every, validate)] if held_out else [],
-        **of_run(recipe),
+        **run,
     )
     trainer.fit()
-    leave(trainer, model, exported, recipe)
+    leave(trainer, model, exported, run)
     return exported

@@ -86,14 +86,14 @@ class Row:
 def spread(rows: list[Row], examples: Sequence[Example], world: World) -> list[Row]:
     """This process's rows of those that all processes know, as many as every other process has.
 
-    A sharded model is read by all processes at once, so rows are halved until they can be dealt evenly. ValueError
-    where there are too few texts for that.
+    A sharded model is read by all processes at once, so rows are halved until they can be dealt evenly, which a
+    multiple of the processes always can (`stage.deal`).
     """
     while len(rows) % world.size:
         longest = max(range(len(rows)), key=lambda place: len(rows[place].members))
         row = rows[longest]
         if len(row.members) == 1:
-            raise ValueError(f"{len(examples)} texts cannot be dealt to {world.size} processes; take a larger batch")
+            raise ValueError(f"{len(examples)} texts cannot be dealt to {world.size} processes")
         parts = (row.members[::2], row.members[1::2])
         rows = rows[:longest] + rows[longest + 1 :] + [_row(examples, part, row.ids.device) for part in parts]
     return rows[world.rank :: world.size]

@@ -11,6 +11,7 @@ scores; equal scores are a tie (the report's annotators give scores, section 3.2
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -98,7 +99,10 @@ def _pairs(row: Any, where: str) -> list[Pair]:
         found = []
         for one, other in combinations(scored, 2):
             (best, high), (worst, low) = (one, other) if one[1] >= other[1] else (other, one)
-            found.append(Pair(messages, best, worst, high - low, high == low, where))
+            if best != worst:
+                found.append(Pair(messages, best, worst, high - low, high == low, where))
+        if not found:
+            raise RowError("all answers are the same")
         return found
     texts = [row.get(name) for name in ("chosen", "rejected")]
     if not all(isinstance(text, str) and text.strip() for text in texts):
@@ -139,6 +143,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _scored(answer: Any, place: int) -> tuple[str, float]:
     text, score = (answer.get("text"), answer.get("score")) if isinstance(answer, Mapping) else (None, None)
-    if not isinstance(text, str) or not text.strip() or not isinstance(score, int | float) or isinstance(score, bool):
-        raise RowError(f"answer {place}: not a text with a score")
+    number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    if not isinstance(text, str) or not text.strip() or not number:
+        raise RowError(f"answer {place}: not a text with a finite score")
     return text, float(score)

@@ -21,9 +21,9 @@ from qwen_train.alignment.models import begin_with, compute, end_ids, tokenizer_
 from qwen_train.alignment.pairs import messages_of
 from qwen_train.alignment.ppo import PPO, Scorer
 from qwen_train.alignment.rollouts import Text, measure, sample
-from qwen_train.alignment.scorers import scorer
+from qwen_train.alignment.scorers import file_of, is_function, scorer
 from qwen_train.alignment.settings import PPORecipe
-from qwen_train.alignment.stage import Say, finished, keep_bad, leave, of_run
+from qwen_train.alignment.stage import Say, deal, finished, keep_bad, leave, of_run
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.trainer import Check, Outcome, Trainer
@@ -35,13 +35,16 @@ SHOWN = 4
 
 def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
     """Train, and export the policy to `folder`/model; the same call goes on after any stop."""
-    exported = folder / "model"
-    if finished(exported, recipe):
+    responses, parts = recipe.ppo.queries * recipe.ppo.responses, recipe.ppo.minibatches
+    deal(f"ppo: queries x responses in {parts} minibatches", responses, world, parts)
+    by_model = not is_function(recipe.reward)
+    judged_by = find_checkpoint(recipe.reward).fingerprint if by_model else sha256_file(file_of(recipe.reward))
+    exported, run = folder / "model", of_run(recipe, reward=judged_by)
+    if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
     settings, length = recipe.ppo, recipe.length
     policy, reference = begin_with(recipe.model), begin_with(recipe.model)
-    by_model = _file_of(recipe.reward).suffix != ".py"
     value = begin_with(recipe.reward if by_model else recipe.model, scalar=True, seed=recipe.seed)
     tokenizer = tokenizer_of(policy)
     tokenizer.eos_ids = end_ids(tokenizer)
@@ -74,24 +77,18 @@ def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
         asked = read_queries("held_out", recipe, tokenizer, folder, world, say)
         watched = Watched(ppo, asked, judge, folder, say)
         checks.append(Check("held out", recipe.watch_every, watched))
-    judged_by = find_checkpoint(recipe.reward).fingerprint if by_model else sha256_file(_file_of(recipe.reward))
     trainer = PPOTrainer(
         ppo,
         folder,
         steps=settings.steps,
         checks=checks,
-        **of_run(recipe, reward=judged_by),
+        **run,
     )
     if recipe.held_out and not trainer.step:
         watched.begin()
     trainer.fit()
-    leave(trainer, policy, exported, recipe)
+    leave(trainer, policy, exported, run)
     return exported
-
-
-def _file_of(reward: str) -> Path:
-    """Of FILE.py:FUNCTION the file."""
-    return Path(reward.rpartition(":")[0])
 
 
 class PPOTrainer(Trainer):
@@ -237,13 +234,14 @@ def _row(row: Any) -> Mapping[str, Any]:
 
 
 def pretraining_rows(recipe: PPORecipe, tokenizer: Tokenizer) -> Callable[[int], Tensor]:
-    """Rows of pretraining text: a function of the step. One row of 256 tokens for every four responses."""
-    ids: list[int] = []
+    """Rows of pretraining text: a function of the step. For every four responses of a minibatch there is one row of 256
+    tokens; all minibatches and epochs of a step read the same ones."""
+    chat, ids = chat_tokenizer(tokenizer), []
     for path in recipe.pretraining:
         for where, row in rows(Path(path)):
             if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
                 raise TrainError(f"{where}: no field 'text'; pretraining text is a JSON object with `text` per line")
-            ids += [*tokenizer.encode(row["text"]), tokenizer.eos_ids[-1]]
+            ids += [*chat.encode(row["text"]), tokenizer.eos_ids[-1]]  # letters: text forges no control token
     width = min(256, recipe.length)
     stream = torch.tensor(ids[: len(ids) // (width + 1) * (width + 1)]).view(-1, width + 1)
     if not len(stream):

@@ -24,7 +24,8 @@ from qwen_train.alignment.packing import Row, pack
 from qwen_train.alignment.pairs import EncodedPair, encode_pairs, read_pairs
 from qwen_train.alignment.rollouts import rewards_of
 from qwen_train.alignment.settings import DPO, Reward
-from qwen_train.alignment.stage import Say, finished, keep_bad, leave, of_run
+from qwen_train.alignment.stage import Say, deal, finished, keep_bad, leave, of_run
+from qwen_train.errors import TrainError
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Check, Micro, Trainer, Update
 
@@ -44,14 +45,15 @@ class PairLoss(nn.Module):
 
 def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
     """Train, and export the reward model to `folder`/model with its calibration; goes on after any stop."""
-    exported = folder / "model"
-    if finished(exported, recipe):
+    deal("batch", recipe.batch, world)
+    exported, run = folder / "model", of_run(recipe)
+    if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
     model = begin_with(recipe.model, scalar=True, dropout=recipe.dropout, seed=recipe.seed)
     tokenizer = chat_tokenizer(tokenizer_of(model))
     learnt = read_encoded("data", tokenizer, recipe, folder, world, say)
-    held_out = read_encoded("validation", tokenizer, recipe, folder, world, say) if recipe.validation else []
+    held_out = decided("validation", tokenizer, recipe, folder, world, say) if recipe.validation else []
     compute(model, recipe.dtype)
     model.to(world.device)
     asked, module = Copy(model, world), PairLoss(model)
@@ -72,7 +74,7 @@ def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
         folder,
         steps=steps_of(recipe.epochs, batch=recipe.batch, size=len(learnt)),
         checks=[Check("validation", recipe.validate_every, validate)] if held_out else [],
-        **of_run(recipe),
+        **run,
     )
     trainer.fit()
     if held_out:
@@ -80,15 +82,14 @@ def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
         if world.first:
             (folder / "gaps.json").write_text(json.dumps(gaps.tolist()), encoding="utf-8")
             write_calibration(gaps.tolist(), folder)
-    leave(trainer, model, exported, recipe)
+    leave(trainer, model, exported, run)
     return exported
 
 
 @torch.no_grad()
 def gaps_of(model: Decoder, pairs: Sequence[EncodedPair], length: int) -> Tensor:
-    """Reward of the chosen answer less that of the rejected one, of each pair without a tie (pairs,)."""
-    decided = [pair for pair in pairs if not pair.tie]
-    texts = [text for pair in decided for text in (pair.chosen, pair.rejected)]
+    """Reward of the chosen answer less that of the rejected one (pairs,)."""
+    texts = [text for pair in pairs for text in (pair.chosen, pair.rejected)]
     rewards = rewards_of(model.eval(), texts, length=length)
     return (rewards[::2] - rewards[1::2]).cpu()
 
@@ -109,6 +110,16 @@ def read_encoded(
     return encoded
 
 
+def decided(
+    field: str, tokenizer: ChatTokenizer, recipe: Reward | DPO, folder: Path, world: World, say: Say
+) -> list[EncodedPair]:
+    """The pairs of `read_encoded` that are no ties. Raises TrainError where there is none."""
+    found = [pair for pair in read_encoded(field, tokenizer, recipe, folder, world, say) if not pair.tie]
+    if not found:
+        raise TrainError(f"{field}: all pairs are ties, of which no answer is the better one; give others")
+    return found
+
+
 def shares(pairs: Sequence[EncodedPair], length: int, world: World) -> list[list[EncodedPair]]:
     """This process's pairs of a step, in parts of at most 2 x `length` tokens, as many as every process has."""
     parts: list[list[EncodedPair]] = []
@@ -119,7 +130,7 @@ def shares(pairs: Sequence[EncodedPair], length: int, world: World) -> list[list
     while len(parts) % world.size:
         longest = max(range(len(parts)), key=lambda place: len(parts[place]))
         if len(parts[longest]) == 1:
-            raise ValueError(f"{len(pairs)} pairs cannot be dealt to {world.size} processes; take a larger batch")
+            raise ValueError(f"{len(pairs)} pairs cannot be dealt to {world.size} processes")
         part = parts.pop(longest)
         parts += [part[::2], part[1::2]]
     return parts[world.rank :: world.size]

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from qwen_model.chatml import chat_tokenizer
-from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from qwen_model.checkpoint import find_checkpoint, load_tokenizer, read_config
+from qwen_model.config_json import read_model_config
 from qwen_train.alignment.models import begin_with, compute
 from qwen_train.alignment.ppo import Scorer
 from qwen_train.alignment.rollouts import Text, rewards_of
@@ -19,14 +20,30 @@ from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 
 
+def is_function(name: str) -> bool:
+    """Whether a reward is FILE.py:FUNCTION."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def file_of(name: str) -> Path:
+    """Of FILE.py:FUNCTION the file. Raises TrainError where it is not there."""
+    path = Path(name.rpartition(":")[0])
+    if not path.is_file():
+        raise TrainError(f"{path}: no such file; a reward of yours is given as path/to/file.py:function")
+    return path
+
+
 def scorer(name: str, policy: str, *, length: int, dtype: str, world: World) -> Scorer:
     """The scorer of a name: FILE.py:FUNCTION of (query, answer) texts, or a reward model's folder.
 
-    Raises TrainError for a function that is not there, and for a reward model of another tokenizer than the policy's.
+    Raises TrainError for a function that is not there, for a language model, and for a reward model of another
+    tokenizer than the policy's.
     """
-    file, _, function = name.rpartition(":")
-    if file.endswith(".py"):
-        return _by_function(Path(file), function, policy)
+    if is_function(name):
+        return _by_function(file_of(name), name.rpartition(":")[2], policy)
+    checkpoint = find_checkpoint(name)
+    if not read_model_config(read_config(checkpoint.folder), str(checkpoint.folder / "config.json")).scalar_head:
+        raise TrainError(f"{name}: a language model, whose head gives no rewards; train one of it: qwen-train reward")
     model = begin_with(name, scalar=True).to(world.device).eval().requires_grad_(False)
     compute(model, dtype)
     own, theirs = load_tokenizer(model.checkpoint), load_tokenizer(find_checkpoint(policy))
@@ -46,9 +63,8 @@ def scorer(name: str, policy: str, *, length: int, dtype: str, world: World) -> 
 
 
 def _by_function(path: Path, name: str, policy: str) -> Scorer:
-    spec = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        raise TrainError(f"{path}: no such file; a reward of yours is given as path/to/file.py:function")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None, "it ends with .py"
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -16,7 +16,7 @@ from qwen_train.alignment.models import Copy, begin_with, blocks_of, compute, to
 from qwen_train.alignment.order import places_of
 from qwen_train.alignment.packing import Row, encode, pack, spread
 from qwen_train.alignment.settings import SFT
-from qwen_train.alignment.stage import Say, finished, keep_bad, leave, of_run
+from qwen_train.alignment.stage import Say, deal, finished, keep_bad, leave, of_run
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World, parallelize
 from qwen_train.trainer import Check, Micro, NextToken, Trainer, Update
@@ -27,8 +27,9 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
 
     Raises TrainError or ModelError, one line each, and Stopped after a signal.
     """
-    exported = folder / "model"
-    if finished(exported, recipe):
+    deal("batch", recipe.batch, world)
+    exported, run = folder / "model", of_run(recipe)
+    if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
     model = begin_with(recipe.model, dropout=recipe.dropout)
@@ -64,13 +65,13 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
         folder,
         steps=recipe.steps,
         checks=checks,
-        **of_run(recipe),
+        **run,
     )
     trainer.fit()
     if recipe.lora is not None:
         save_adapters(model, folder / "adapters", recipe.lora)
         merge(model)
-    leave(trainer, model, exported, recipe)
+    leave(trainer, model, exported, run)
     return exported
 
 

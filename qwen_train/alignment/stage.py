@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.records import write_atomic
+from harness.records import difference, write_atomic
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import sha256_file
 from qwen_train.alignment.conversations import BadRow
@@ -20,6 +20,9 @@ from qwen_train.trainer import Trainer
 Say = Callable[[str], None]
 FILES = ("data", "validation", "queries", "held_out", "pretraining")
 """Fields of recipes that name files."""
+RATES: Any = {"optimiser": True, "ppo": {"policy", "value"}}
+"""Of recipes, what may be another when a run is gone on with."""
+RUN = "recipe.json"
 
 
 def keep_bad(bad: Sequence[BadRow], field: str, folder: Path, world: World, say: Say) -> None:
@@ -35,32 +38,58 @@ def keep_bad(bad: Sequence[BadRow], field: str, folder: Path, world: World, say:
         write_atomic(kept, lines.encode("utf-8", "backslashreplace").decode())  # a lone surrogate is escaped
 
 
+def deal(field: str, size: int, world: World, parts: int = 1) -> None:
+    """Raise TrainError unless `parts` of a batch can each be dealt evenly to all processes."""
+    if world.size > 1 and size % (world.size * parts):
+        raise TrainError(
+            f"{field}: {size} cannot be dealt evenly to {world.size} processes; give a multiple of {world.size * parts}"
+        )
+
+
 def of_run(recipe: Stage, **more: str) -> dict[str, Any]:
     """What the trainer keeps of a recipe. A run is this run by the recipe, the weights that it begins with, what its
-    files hold, and `more`."""
-    told = recipe.model_dump(mode="json")
-    paths = [path for name in FILES for path in told.get(name, [])]
-    digests = {path: sha256_file(Path(path)) for path in paths}
+    files hold, and `more`. Raises TrainError for a file that is not there."""
+    rates = recipe.model_dump(mode="json", include=RATES)
+    beside: Any = {**RATES, **dict.fromkeys(("checkpoint_every", "keep", "validate_every", "watch_every"), True)}
+    told = recipe.model_dump(mode="json", exclude=beside)
+    digests = {}
+    for path in (path for name in FILES for path in told.get(name, [])):
+        if not Path(path).is_file():
+            raise TrainError(f"{path}: no such file; mend the recipe, or make the file first")
+        digests[path] = sha256_file(Path(path))
     identity = {"recipe": told, "fingerprint": find_checkpoint(recipe.model).fingerprint, "files": digests, **more}
     return {
         "identity": identity,
+        "changeable": rates,
+        "smaller": "lower length, or set dtype: bfloat16",
         "seed": recipe.seed,
         "checkpoint_every": recipe.checkpoint_every,
         "keep": recipe.keep,
     }
 
 
-def finished(exported: Path, recipe: Stage) -> bool:
-    """Whether this very recipe was exported there. Raises TrainError where another one was."""
-    note = exported.parent / "recipe.json"
+def finished(exported: Path, run: Mapping[str, Any]) -> bool:
+    """Whether this very run (see `of_run`) was exported there. Raises TrainError where another one was."""
+    note = exported.parent / RUN
     if not exported.exists():
         return False
-    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != recipe.model_dump(mode="json"):
-        raise TrainError(f"{exported}: the model of another recipe; name another folder by --out, or delete this one")
+    if not note.is_file():
+        raise TrainError(f"{exported}: a model of something else; name another folder by --out")
+    done = json.loads(note.read_text(encoding="utf-8"))
+    if differs := difference(done, _of(run)):
+        raise TrainError(
+            f"{exported}: the model of another run: {differs}; name another folder by --out, or delete this one"
+        )
     return True
 
 
-def leave(trainer: Trainer, model: Any, exported: Path, recipe: Stage) -> None:
+def _of(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What was trained, as it stands beside the model."""
+    whole: dict[str, Any] = json.loads(json.dumps({**run["identity"], **run["changeable"]}))
+    return whole
+
+
+def leave(trainer: Trainer, model: Any, exported: Path, run: Mapping[str, Any]) -> None:
     """Export the trained model whole; every process must ask."""
     world = trainer.world
     if world.size > 1:
@@ -72,6 +101,6 @@ def leave(trainer: Trainer, model: Any, exported: Path, recipe: Stage) -> None:
         state = {name.removeprefix("model.").removeprefix("_orig_mod."): value for name, value in weights.items()}
         model.load_state_dict(state, strict=not model.config.tie_word_embeddings)
     if world.first:
-        write_atomic(exported.parent / "recipe.json", recipe.model_dump_json(indent=1))
+        write_atomic(exported.parent / RUN, json.dumps(_of(run), indent=1))
         export(model.cpu(), exported)
     world.barrier()

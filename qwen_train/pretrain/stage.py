@@ -50,6 +50,8 @@ def pretrain(recipe: Recipe, files: TokenFiles, out: Path, world: World, start: 
         steps=t.steps,
         seed=t.seed,
         identity=identity,
+        changeable=recipe.changeable,
+        smaller="halve training.micro_batch (the step stays the same), or set training.recompute: true",
         checkpoint_every=t.checkpoint_every,
         keep=t.keep,
         keep_every=t.keep_every,

@@ -4,8 +4,8 @@
     module = NextToken(decoder)                            # any nn.Module: module(**micro.inputs) -> sum of losses
     parallelize(module, decoder.model.layers, world, "bfloat16", compile=False)
     update = Update(module, Optimiser(learning_rate=2e-6, warmup_steps=1430, schedule="constant"), world)
-    trainer = Trainer(update, batches, folder, steps=4000, seed=1, identity=recipe.model_dump(mode="json"),
-                      checkpoint_every=500)
+    trainer = Trainer(update, batches, folder, steps=4000, seed=1, identity=recipe.identity,
+                      changeable=recipe.changeable, smaller="read less at once", checkpoint_every=500)
     trainer.fit()                                          # goes on by itself where the folder has a checkpoint
     trainer.weights()                                      # {name: whole tensor on the CPU}
 

@@ -52,7 +52,7 @@ class Log:
         self._board.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """One line: `kind` is "train", "validation" or "harness"."""
+        """One line: `kind` is "train", a check's name, or "changed" where a run goes on with other settings."""
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():

@@ -31,6 +31,7 @@ class Speedometer:
 
     def __init__(self, start: int, steps: int, *, shown: bool) -> None:
         console = Console(stderr=True)
+        self._shown = shown
         self._lines = shown and not console.is_terminal
         self._bar = Progress(
             TextColumn("step"),
@@ -64,6 +65,8 @@ class Speedometer:
 
     def say(self, text: str) -> None:
         """A line for good."""
+        if not self._shown:
+            return
         if self._bar.disable:
             print(text, file=sys.stderr, flush=True)
         else:

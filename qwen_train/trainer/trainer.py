@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Trainer:
         steps: int,
         seed: int,
         identity: Mapping[str, Any],
+        changeable: Mapping[str, Any],
+        smaller: str,
         checkpoint_every: int,
         keep: int = 2,
         keep_every: int | None = None,
@@ -57,11 +59,15 @@ class Trainer:
     ) -> None:
         """`batches(step)` are this process's micro-batches of a step, counted from 0: a pure function.
 
-        `identity` is all that makes the run this run (recipe, data), plain JSON: another one is refused on resuming.
+        `identity` is what makes the run this run (recipe, data), plain JSON: another one is refused on resuming.
+        `changeable` may be another then, such as a lower rate after steps that failed: the change is said and logged.
+        `smaller` is the advice where memory runs out.
         `flops_per_token` and `peak_flops` (per process, 1/s) give the MFU. Raises TrainError.
         """
         self.update, self.batches, self.folder, self.steps, self.seed = update, batches, folder, steps, seed
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
+        self.changeable: dict[str, Any] = json.loads(json.dumps(changeable))
+        self.smaller = smaller
         self.checkpoint_every, self.checks = checkpoint_every, checks
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self.world = update.world
@@ -74,22 +80,25 @@ class Trainer:
         first = self.world.first
         with Watch() as watch, Speedometer(self.step, self.steps, shown=first) as meter:
             if 0 < self.step < self.steps:
-                meter.say(f"going on from the checkpoint of step {self.step}")
+                changed = f"; changed: {self._changed}" if self._changed else ""
+                meter.say(f"going on from the checkpoint of step {self.step}{changed}")
             log = Log(self.folder, self.step) if first else None
             try:
+                if log is not None and self._changed:
+                    log.write(self.step, "changed", {"what": self._changed, "settings": self.changeable})
                 if self.step:  # a stop may have come between a checkpoint and the checks of its step
                     self._check(log, meter, resumed=True)
                 while self.step < self.steps:
                     begin = time.perf_counter()
                     outcome = self._take()
                     self._tell(log, meter, outcome, time.perf_counter() - begin)
-                    (stop,) = self.world.total(float(watch.number))
+                    stop = self.world.largest(watch.number)
                     if stop or self.step % self.checkpoint_every == 0 or self.step == self.steps:
                         self.save()
                     self.checkpoints.poll()
                     if stop:
                         self.checkpoints.wait()
-                        raise Stopped(watch.number or int(stop), self.step)
+                        raise Stopped(int(stop), self.step)
                     self._check(log, meter)
                 self.checkpoints.wait()
             finally:
@@ -98,7 +107,12 @@ class Trainer:
 
     def save(self) -> None:
         """Begin a checkpoint of the step just taken."""
-        facts = {"identity": self.identity, "tokens": self.tokens, "update": self.update.facts()}
+        facts = {
+            "identity": self.identity,
+            "changeable": self.changeable,
+            "tokens": self.tokens,
+            "update": self.update.facts(),
+        }
         self.checkpoints.save(self.step, dict(self.update.tensors()), facts)
 
     def weights(self) -> dict[str, Tensor]:
@@ -106,11 +120,13 @@ class Trainer:
         return {name: whole(parameter) for name, parameter in self.update.module.named_parameters()}
 
     def _resume(self) -> int:
+        self._changed = ""
         steps = self.checkpoints.steps()
         if not steps:
             return 0
         facts = read_facts(self.checkpoints.path(steps[-1]))
-        differs = difference(facts["identity"], self.identity)
+        self._changed = difference(facts["changeable"], self.changeable) or ""
+        differs = difference(facts["identity"], self.identity) or (self._changed if steps[-1] >= self.steps else None)
         if differs:
             raise TrainError(
                 f"{self.folder}: begun with another recipe: {differs}; set it back, or name another folder by --out"
@@ -131,10 +147,11 @@ class Trainer:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 raise TrainError(
                     f"out of memory in step {self.step + 1}, {max(m.tokens for m in micros):,} tokens at once:"
-                    " halve training.micro_batch (the step stays the same), or set training.recompute: true"
+                    f" {self.smaller}"
                 ) from error
             raise
         if self.update.in_a_row >= self.update.guard.patience:
+            self.checkpoints.wait()  # what is being written is from before too
             path = self._keep_batch(micros)
             raise TrainError(
                 f"{self.update.in_a_row} steps in a row would have broken the model, the last by {outcome.skipped};"
@@ -150,10 +167,9 @@ class Trainer:
 
         path = self.folder / f"bad-batch-{self.step + 1:08}-{self.world.rank}.safetensors"
         inputs = {
-            f"{number}.{name}": value.contiguous()
+            f"{number}.{name}": tensor.clone(memory_format=torch.contiguous_format)  # two views of one are refused
             for number, micro in enumerate(micros)
-            for name, value in micro.inputs.items()
-            if isinstance(value, Tensor)
+            for name, tensor in _tensors(micro.inputs)
         }
         save_file(inputs, str(path))
         return path
@@ -191,3 +207,12 @@ class Trainer:
             meter.say(f"step {self.step}, {check.name}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
             if log is not None:
                 log.write(self.step, check.name, values)
+
+
+def _tensors(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors among a module's inputs, and those of a packed row."""
+    for name, value in inputs.items():
+        if isinstance(value, Tensor):
+            yield name, value
+        elif is_dataclass(value):
+            yield from ((f"{name}.{part}", tensor) for part, tensor in _tensors(vars(value)))

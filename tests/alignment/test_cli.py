@@ -104,11 +104,12 @@ def test_what_the_parser_does_not_take_is_one_line(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("stage", "kind", "changes", "said"),
     [
-        ("sft", SFT, {"data": ["none.jsonl"]}, "No such file"),
-        ("reward", Reward, {"data": ["none.jsonl"]}, "No such file"),
+        ("sft", SFT, {"data": ["none.jsonl"]}, "none.jsonl: no such file"),
+        ("reward", Reward, {"data": ["none.jsonl"]}, "none.jsonl: no such file"),
         ("dpo", DPO, {"model": "no-such-model"}, "no-such-model"),
         ("ppo", PPORecipe, {"reward": "none.py:f"}, "no such file"),
         ("ppo", PPORecipe, {"reward": "REWARD:missing"}, "no function 'missing'"),
+        ("ppo", PPORecipe, {"reward": "BASE"}, "a language model, whose head gives no rewards"),
     ],
 )
 def test_what_is_missing_is_named(stage, kind, changes, said, base, data, tmp_path, monkeypatch, capsys):
@@ -116,7 +117,8 @@ def test_what_is_missing_is_named(stage, kind, changes, said, base, data, tmp_pa
     queries = {"queries": [data["queries"]], "reward": data["reward"], "ppo": {"max_tokens": 5}}
     common |= queries if stage == "ppo" else {"data": [data["pairs" if kind != SFT else "sft"]]}
     script = data["reward"].rpartition(":")[0]
-    changes = {key: value.replace("REWARD", script) if key == "reward" else value for key, value in changes.items()}
+    places = {"REWARD:missing": f"{script}:missing", "BASE": base}
+    changes = {key: places.get(value, value) if key == "reward" else value for key, value in changes.items()}
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(common | changes))
     assert call(monkeypatch, stage, path, "--out", tmp_path / "out") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,8 @@ def test_three_formats(tmp_path):
         ({"prompt": "q", "chosen": "a", "rejected": "b", "tie": 1}, "tie 1"),
         ({"prompt": "q", "answers": [{"text": "a", "score": 1}]}, "no two answers"),
         ({"prompt": "q", "answers": [{"text": "a"}, {"text": "b", "score": 1}]}, "answer 1"),
+        ({"prompt": "q", "answers": [{"text": "a", "score": 1}, {"text": "b", "score": math.nan}]}, "answer 2"),
+        ({"prompt": "q", "answers": [{"text": "a", "score": 1}, {"text": "a", "score": 2}]}, "answers are the same"),
     ],
 )
 def test_bad_rows(tmp_path, row, said):

@@ -17,6 +17,7 @@ from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.trainer import Optimiser, Trainer
 from qwen_train.trainer.logs import read_log
+from tests.alignment.conftest import write_rows
 
 FAST = Optimiser(learning_rate=3e-3, warmup_steps=0, schedule="constant", weight_decay=0.0)
 PPO = {"steps": 4, "value_steps": 2, "queries": 4, "max_tokens": 6, "minibatches": 2, "policy": FAST, "value": FAST}
@@ -103,7 +104,10 @@ def test_samples_behind_the_checkpoint_are_dropped_by_their_step(tmp_path):
 
 
 def test_sft_learns_and_what_it_leaves_chats(base, data, tmp_path):
-    recipe = sft_recipe(base, data, steps=60, dropout=0.0, validation=[data["sft"]], validate_every=30)
+    talks = tmp_path / "sft.jsonl"
+    talks.write_bytes(Path(data["sft"]).read_bytes())
+    given = {**data, "sft": str(talks)}
+    recipe = sft_recipe(base, given, steps=60, dropout=0.0, validation=[data["sft"]], validate_every=30)
     folder = sft.run_sft(recipe, tmp_path / "sft", World(), print)
     losses = [row["loss"] for row in read_log(tmp_path / "sft") if row["kind"] == "validation"]
     assert losses[-1] < 0.5 < losses[0] * 2
@@ -114,8 +118,11 @@ def test_sft_learns_and_what_it_leaves_chats(base, data, tmp_path):
     (said,) = generate(model, tokenizer, [tokenizer.render([("user", "Say cat")])], max_tokens=8)
     assert said.finish == "eos"
     assert sft.run_sft(recipe, tmp_path / "sft", World(), print) == folder  # finished: nothing is done again
-    with pytest.raises(TrainError, match="another recipe"):
+    with pytest.raises(TrainError, match=r"the model of another run: recipe.seed \(\d+ there, 5 now\)"):
         sft.run_sft(recipe.model_copy(update={"seed": 5}), tmp_path / "sft", World(), print)
+    talks.write_bytes(talks.read_bytes() * 2)
+    with pytest.raises(TrainError, match=r"the model of another run: files.*sft.jsonl"):
+        sft.run_sft(recipe, tmp_path / "sft", World(), print)
 
 
 def test_another_recipe_does_not_go_on(base, data, tmp_path):
@@ -124,6 +131,23 @@ def test_another_recipe_does_not_go_on(base, data, tmp_path):
     (tmp_path / "model").rename(tmp_path / "elsewhere")
     with pytest.raises(TrainError, match=r"recipe.batch \(8 there, 4 now\)"):
         run(recipe.model_copy(update={"batch": 4}), tmp_path, World(), print)
+
+
+def test_batches_are_dealt_evenly(base, data, tmp_path):
+    for recipe, run in ((sft_recipe(base, data), sft.run_sft), (dpo_recipe(base, data), dpo.run_dpo)):
+        with pytest.raises(TrainError, match="batch: 8 cannot be dealt evenly to 3 processes; give a multiple of 3"):
+            run(recipe, tmp_path, World(size=3), print)
+
+
+def test_dpo_learns_nothing_of_ties(base, data, tmp_path):
+    ties = write_rows(tmp_path / "ties.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b", "tie": True}])
+    with pytest.raises(TrainError, match="data: all pairs are ties"):
+        dpo.run_dpo(dpo_recipe(base, {**data, "pairs": ties}), tmp_path, World(), print)
+    said = []
+    recipe = dpo_recipe(base, {**data, "pairs": ties}, data=[ties, data["pairs"]], epochs=1)
+    dpo.run_dpo(recipe, tmp_path / "both", World(), said.append)
+    steps = [row for row in read_log(tmp_path / "both") if row["kind"] == "train"]
+    assert "41 pairs, 1 of them ties" in said[0] and len(steps) == 5  # 40 pairs by 8
 
 
 def test_a_reward_model_learns_and_is_measured(base, data, tmp_path):

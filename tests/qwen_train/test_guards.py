@@ -14,9 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qwen_model.chatml import Example
+from qwen_train.alignment.packing import pack
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
-from qwen_train.trainer import Guard, NextToken, Optimiser, Trainer, Update
+from qwen_train.trainer import Guard, Micro, NextToken, Optimiser, Trainer, Update
 from qwen_train.trainer.logs import read_log
 from tests.qwen_train.conftest import micro, rows, small_decoder
 from tests.qwen_train.test_trainer import STEPS, trainer
@@ -65,8 +67,30 @@ def test_many_bad_steps_in_a_row_stop_with_the_batch_in_a_file(tmp_path):
     kept = load_file(tmp_path / "bad-batch-00000009-0.safetensors")
     assert str(tmp_path / "bad-batch-00000009-0.safetensors") in str(error.value)
     assert torch.equal(torch.cat((kept["0.input_ids"], kept["1.input_ids"])), rows(8)[:, :-1])
-    run.checkpoints.wait()
-    assert run.checkpoints.steps()[-1] in (6, 8)
+    assert run.checkpoints.steps()[-1] == 8  # the one that was being written too
+
+
+def test_after_bad_steps_a_lower_rate_goes_on_and_is_logged(tmp_path, capsys):
+    run = trainer(tmp_path, steps=12, every=2)
+    poisoned(run.update, set(range(4, 12)), float("inf"))
+    with pytest.raises(TrainError, match="5 steps in a row"):
+        run.fit()
+    trainer(tmp_path, steps=12, every=2, changeable={"optimiser": {"learning_rate": 1e-3}}).fit()
+    told = "optimiser.learning_rate (0.003 there, 0.001 now)"
+    rows = read_log(tmp_path)
+    assert [(row["step"], row["what"]) for row in rows if row["kind"] == "changed"] == [(8, told)]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
+    assert f"going on from the checkpoint of step 8; changed: {told}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_bad_batch_is_kept_of_any_input(tmp_path, count):
+    """Of one row inputs and targets are views of the same numbers; a packed row holds its tensors itself."""
+    run, tokens = trainer(tmp_path), rows(0)[:count]
+    packed = pack([Example([1, 2, 3], [False, True, True])], 3)[0]
+    kept = load_file(run._keep_batch([micro(tokens), Micro({"row": packed}, 2, 3)]))
+    assert torch.equal(kept["0.input_ids"], tokens[:, :-1]) and torch.equal(kept["0.targets"], tokens[:, 1:])
+    assert kept["1.row.ids"].tolist() == [[1, 2, 3]] and kept["1.row.targets"].tolist() == [2, 3]
 
 
 def test_memory_that_runs_out_is_one_line_of_advice(tmp_path):
@@ -76,7 +100,7 @@ def test_memory_that_runs_out_is_one_line_of_advice(tmp_path):
         return torch.empty(1 << 50)
 
     run.update.module.forward = forward
-    with pytest.raises(TrainError, match=r"out of memory in step 1, 64 tokens at once: halve training.micro_batch"):
+    with pytest.raises(TrainError, match=r"out of memory in step 1, 64 tokens at once: read less"):
         run.fit()
 
 
@@ -163,4 +187,5 @@ if __name__ == "__main__":
         time.sleep(0.2)
         return [micro(rows(step))]
 
-    Trainer(update, batches, Path(sys.argv[1]), steps=12, seed=3, identity={}, checkpoint_every=1).fit()
+    told = {"identity": {}, "changeable": {}, "smaller": ""}
+    Trainer(update, batches, Path(sys.argv[1]), steps=12, seed=3, checkpoint_every=1, **told).fit()

@@ -179,7 +179,7 @@ def test_a_changed_recipe_is_refused_on_resuming_and_nothing_is_lost(trained, to
     shutil.copytree(trained, tmp_path / "run")
     recipe = write_recipe(tmp_path, optimiser__learning_rate=1e-3)
     code, error = qwen_train("pretrain", recipe, "--tokens", tokens, "--out", tmp_path / "run")
-    assert code == 2 and "recipe.optimiser.learning_rate (0.003 there, 0.001 now)" in error
+    assert code == 2 and "another recipe: optimiser.learning_rate (0.003 there, 0.001 now)" in error
     assert (tmp_path / "run" / "checkpoints" / "step-00000010").is_dir()
     # what does not change the numbers may change
     code, error = qwen_train(
@@ -195,6 +195,7 @@ def test_other_errors_of_the_users_are_one_line(trained, tokens, tmp_path, qwen_
     out = tmp_path / "run"
     for arguments, said in (
         ((tmp_path / "none.yaml", "--tokens", tokens), "no such recipe; give a .yaml file or one of"),
+        ((tmp_path / "nano.yaml", "--tokens", tokens), "no such recipe; give a .yaml file or one of"),
         ((tmp_path / "not.yaml", "--tokens", tokens), "not YAML"),
         ((tmp_path / "list.yaml", "--tokens", tokens), "not a table of settings"),
         ((good, "--tokens", tmp_path), "no tokens.json; make it with `qwen-train tokens"),
@@ -233,12 +234,19 @@ def test_continued_pretraining_starts_from_the_base_at_a_constant_rate(trained, 
     assert config["max_position_embeddings"] == 32
 
 
-def test_a_base_of_another_size_is_refused(trained, tokens, tmp_path, qwen_train):
-    recipe = write_recipe(tmp_path, model__hidden_size=64, model__head_dim=32)
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model__hidden_size": 64, "model__head_dim": 32}, "model.hidden_size: 64 in the recipe, 32 in"),
+        ({"model__rope_theta": 1e6}, "model.rope_theta: 1000000.0 in the recipe, 10000.0 in"),
+    ],
+)
+def test_a_base_of_another_shape_is_refused(trained, tokens, tmp_path, qwen_train, changes, said):
+    recipe = write_recipe(tmp_path, **changes)
     code, error = qwen_train(
         "pretrain", recipe, "--tokens", tokens, "--out", tmp_path / "run", "--start", trained / "model"
     )
-    assert code == 2 and "model.hidden_size: 64 in the recipe, 32 in" in error
+    assert code == 2 and said in error
 
 
 def test_token_files_of_another_tokenizer_are_refused(trained, tokens, tmp_path, qwen_train):

@@ -22,7 +22,8 @@ STEPS = Optimiser(learning_rate=3e-3, warmup_steps=20)
 def trainer(folder, *, steps=12, every=100, dropout=0.0, identity=None, **changes) -> Trainer:
     update = Update(NextToken(small_decoder(dropout=dropout)), STEPS, World())
     identity = identity or {"recipe": {"steps": steps}}
-    arguments = {"steps": steps, "seed": 3, "identity": identity, "checkpoint_every": every} | changes
+    told = {"identity": identity, "changeable": {"optimiser": {"learning_rate": 3e-3}}, "smaller": "read less"}
+    arguments = {"steps": steps, "seed": 3, "checkpoint_every": every} | told | changes
     return Trainer(update, lambda step: [micro(rows(step)[:4]), micro(rows(step)[4:])], folder, **arguments)
 
 

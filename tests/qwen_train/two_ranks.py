@@ -32,7 +32,9 @@ def trainer(folder: Path, world: World) -> Trainer:
         return [micro(part) for part in mine.split(2)]
 
     update = Update(module, Optimiser(learning_rate=3e-3, warmup_steps=4), world)
-    return Trainer(update, batches, folder, steps=STEPS, seed=1, identity={}, checkpoint_every=100)
+    return Trainer(
+        update, batches, folder, steps=STEPS, seed=1, identity={}, changeable={}, smaller="", checkpoint_every=100
+    )
 
 
 def stopped(made: Trainer, after: int) -> None:
