@@ -101,3 +101,9 @@ def test_memory_is_one_piece_of_logits(decoder, monkeypatch):
     assert max(seen) <= 16
     assert sum(seen) < 60  # positions whose numbers nobody wants do not reach the output head
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_sums_over_a_large_vocabulary_are_those_of_float64():
+    logits = 3 * torch.randn(130, 151_936, generator=torch.Generator().manual_seed(0)) + 10
+    exact = logits.double().logsumexp(-1)
+    assert (prefill.log_sums(logits).double() - exact).abs().max() < 2e-6
