@@ -273,6 +273,6 @@ def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, i
 def log_sums(logits: Tensor) -> Tensor:
     """logsumexp of each row of (n, V), few rows at a time: torch holds a copy of what it sums.
 
-    Not log_softmax: on a CPU it adds up 151,936 terms one behind another and is off by 2e-5 nats, always to the same side.
+    Not log_softmax, which on a CPU is off by 2e-5 nats at 151,936 ids, always to the same side.
     """
     return torch.cat([some.logsumexp(-1) for some in torch.split(logits, 64)])
