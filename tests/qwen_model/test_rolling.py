@@ -103,7 +103,8 @@ def test_memory_is_one_piece_of_logits(decoder, monkeypatch):
     assert torch.is_inference_mode_enabled() is False
 
 
-def test_sums_over_a_large_vocabulary_are_those_of_float64():
+def test_sums_over_a_large_vocabulary_are_those_of_torchs_log_softmax():
     logits = 3 * torch.randn(130, 151_936, generator=torch.Generator().manual_seed(0)) + 10
-    exact = logits.double().logsumexp(-1)
-    assert (prefill.log_sums(logits).double() - exact).abs().max() < 2e-6
+    sums = prefill.log_sums(logits)[:, None].double()
+    assert (logits - sums - logits.log_softmax(-1)).abs().max() < 4e-6  # two roundings of numbers up to 32
+    assert (sums[:, 0] - logits.double().logsumexp(-1)).abs().max() < 5e-5
