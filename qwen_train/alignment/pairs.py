@@ -143,7 +143,8 @@ def _listed(value: Any) -> list[Any]:
 
 def _scored(answer: Any, place: int) -> tuple[str, float]:
     text, score = (answer.get("text"), answer.get("score")) if isinstance(answer, Mapping) else (None, None)
-    number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
-    if not isinstance(text, str) or not text.strip() or not number:
-        raise RowError(f"answer {place}: not a text with a finite score")
+    if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+        raise RowError(f"answer {place}: score {score!r} is no finite number")
+    if not isinstance(text, str) or not text.strip():
+        raise RowError(f"answer {place}: not a text with a score")
     return text, float(score)

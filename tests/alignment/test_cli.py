@@ -45,7 +45,7 @@ def test_the_chain(base, data, tmp_path, monkeypatch):
     arguments = ("align", recipe, "--base", base, "--data", folder, "--out", out, "--set", "sft.seed=7")
     assert call(monkeypatch, *arguments) == 0
     assert [load_model(str(out / name / "model")).config.scalar_head for name in CHAIN] == [False, True, True, False]
-    assert json.loads((out / "sft" / "recipe.json").read_text())["seed"] == 7
+    assert json.loads((out / "sft" / "recipe.json").read_text())["recipe"]["seed"] == 7
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert call(monkeypatch, *arguments) == 0  # finished: nothing is done again
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before

@@ -144,7 +144,7 @@ def test_dpo_learns_nothing_of_ties(base, data, tmp_path):
     with pytest.raises(TrainError, match="data: all pairs are ties"):
         dpo.run_dpo(dpo_recipe(base, {**data, "pairs": ties}), tmp_path, World(), print)
     said = []
-    recipe = dpo_recipe(base, {**data, "pairs": ties}, data=[ties, data["pairs"]], epochs=1)
+    recipe = dpo_recipe(base, data).model_copy(update={"data": [ties, data["pairs"]]})
     dpo.run_dpo(recipe, tmp_path / "both", World(), said.append)
     steps = [row for row in read_log(tmp_path / "both") if row["kind"] == "train"]
     assert "41 pairs, 1 of them ties" in said[0] and len(steps) == 5  # 40 pairs by 8
