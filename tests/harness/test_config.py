@@ -42,6 +42,16 @@ def test_a_file_says_the_same_as_the_command_line(tiny, tmp_path):
     assert Run(tmp_path / "again").spec == Run(tmp_path / "file").spec
 
 
+def test_a_nought_is_kept_and_what_is_left_out_is_not(tiny, tmp_path):
+    asked = ("--task", SUMS, "--model", tiny, "--limit", 2, "--seed", 0, "--temperature", 0)
+    assert typed("run", *asked, "--out", tmp_path / "run").exit_code == 0
+    kept = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
+    assert (kept["seed"], kept["temperature"]) == (0, 0)
+    assert not {"shots", "filter", "quiet", "top-p"} & set(kept)
+    assert typed("run", "--config", tmp_path / "run" / "run.yaml", "--out", tmp_path / "again").exit_code == 0
+    assert Run(tmp_path / "again").spec == Run(tmp_path / "run").spec
+
+
 MISTAKES = {
     "far from any": ({"zzz": 1}, "'zzz' is no option of `harness run`; there are task, model"),
     "no number": ({"limit": "many"}, "limit: "),
