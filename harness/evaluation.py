@@ -198,6 +198,7 @@ def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str 
             left.append([(task.name, sample.id) for sample in samples if sample.id not in done])
         own = ranks().hand_out(prepared.spec, left)
         if not any(left) and (folder / "results.json").is_file():
+            store.settle()
             ranks().finish()
             return Run(folder)
 

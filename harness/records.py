@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,23 +196,24 @@ class Run:
 
     def records(self, task: str) -> Iterator[SampleRecord]:
         """The judged samples of a task in the data set's order."""
-        if not (self.path / "samples.sqlite").exists():
+        file = self.path / "samples.sqlite"
+        if not file.exists():
             raise RunError(f"{self.path}: its samples.sqlite is gone; run again with another --out folder")
-        database = sqlite3.connect(f"file:{self.path / 'samples.sqlite'}?mode=ro", uri=True)
         try:
-            names = ", ".join(f'"{name}"' for name in COLUMNS)
-            for values in database.execute(f"SELECT {names} FROM samples WHERE task = ? ORDER BY position", (task,)):
-                row = dict(zip(COLUMNS, values, strict=True))
-                for name in JSON_COLUMNS:
-                    row[name] = None if row[name] is None else json.loads(row[name])
-                if row["token_logprobs"] is not None:
-                    row["token_logprobs"] = tuple(row["token_logprobs"])
-                row["asked"] = tuple(row["asked"])
-                yield SampleRecord(**{**row, "correct": bool(row["correct"])})
+            with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as database:
+                names = ", ".join(f'"{name}"' for name in COLUMNS)
+                for values in database.execute(f"SELECT {names} FROM samples WHERE task = ? ORDER BY position", (task,)):
+                    row = dict(zip(COLUMNS, values, strict=True))
+                    for name in JSON_COLUMNS:
+                        row[name] = None if row[name] is None else json.loads(row[name])
+                    if row["token_logprobs"] is not None:
+                        row["token_logprobs"] = tuple(row["token_logprobs"])
+                    row["asked"] = tuple(row["asked"])
+                    yield SampleRecord(**{**row, "correct": bool(row["correct"])})
+        except sqlite3.OperationalError as error:
+            raise RunError(f"{file}: cannot be read ({error}); see that it is whole, and yours to read") from error
         except sqlite3.DatabaseError as error:
-            raise RunError(f"{self.path / 'samples.sqlite'}: {error}; delete the folder and run again") from error
-        finally:
-            database.close()
+            raise RunError(f"{file}: {error}; delete the folder and run again") from error
 
     def samples(self, task: str) -> pandas.DataFrame:
         """One row per judged sample, as a pandas frame with the fields of SampleRecord. Raises RunError for a task that

@@ -34,11 +34,15 @@ class Store:
 
     def finish(self, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Write `results.json` and `environment.json`: the run is whole, its samples in one file."""
+        self.settle()
+        for name, value in (("environment.json", environment), ("results.json", results)):
+            write_atomic(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def settle(self) -> None:
+        """Leave the samples of a whole run in one file."""
         # a reader of a WAL database leaves files beside it, and cannot read from a folder that it may not write to
         with suppress(sqlite3.OperationalError):  # somebody is reading: the log stays
             self._database.execute("PRAGMA journal_mode=DELETE")
-        for name, value in (("environment.json", environment), ("results.json", results)):
-            write_atomic(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager

@@ -73,6 +73,30 @@ def test_a_finished_run_is_read_without_a_trace(whole):
     assert not [name for name in before if name.endswith(("-wal", "-shm"))]
 
 
+def test_showing_a_finished_run_leaves_it_as_it_was(tiny, tmp_path):
+    run = evaluate([SUMS], str(tiny), limit=3, out=tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    again = evaluate([SUMS], str(tiny), limit=3, out=tmp_path / "run")
+    again.samples("sums")
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()}.keys() == before.keys()
+    # bytes 18 and 19 of SQLite's file format: 1 is a rollback journal, 2 is WAL
+    assert (run.path / "samples.sqlite").read_bytes()[18:20] == before["samples.sqlite"][18:20] == b"\x01\x01"
+
+
+def test_folders_of_any_name_are_read(tiny, tmp_path):
+    for name in ("try#2", "what?mode=rw", "50%25 off"):
+        assert len(rows(evaluate([SUMS], str(tiny), limit=2, out=tmp_path / name))) == 2
+
+
+def test_samples_that_cannot_be_opened_are_not_to_be_deleted(tiny, tmp_path):
+    run = evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
+    (run.path / "samples.sqlite").unlink()
+    (run.path / "samples.sqlite").mkdir()
+    with pytest.raises(RunError, match=r"samples\.sqlite: cannot be read \(unable to open database file\)") as caught:
+        run.samples("sums")
+    assert "delete" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("batch_tokens", "slots"), [(1, 1), (40, 3), (4096, 64)])
 def test_batching_changes_nothing(tiny, whole, batch_tokens, slots):
     import asyncio
