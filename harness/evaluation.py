@@ -63,6 +63,9 @@ def _prepare(settings: Settings) -> Prepared:
     check(settings)
     options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
+    names = [task.name for task in tasks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise TaskError(f"--task: {twice[0]} is named twice; name it once, or give your own class another name")
     if not isinstance(settings.model, str):
         dtype, device = str(settings.model.dtype).removeprefix("torch."), settings.model.device.type
         settings = replace(settings, backend="native", dtype=dtype, device=device)

@@ -277,6 +277,12 @@ def test_the_spec_tells_settings_apart(tiny):
     assert len({prepared.default_folder for prepared in specs}) == len(specs)
 
 
+def test_a_class_that_keeps_another_tasks_name_is_refused(tiny, tmp_path):
+    (tmp_path / "mine.py").write_text("from tests.harness.scripted import Sums\nclass Mine(Sums):\n    pass\n")
+    with pytest.raises(TaskError, match="--task: sums is named twice; name it once, or give"):
+        prepare(Settings(tasks=(SUMS, f"{tmp_path / 'mine.py'}:Mine"), model=str(tiny)))
+
+
 GUESSES = SUMS.replace(":Sums", ":Guesses")
 
 
