@@ -68,7 +68,7 @@ def run(sweep: Sweep, folder: Path, facts: Mapping[str, Any], progress: Progress
 
 def _is_the_cells_own(error: Exception) -> bool:
     """Of torch's RuntimeErrors only want of memory, which has no type of its own on the CPU; not a mistake in code."""
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError) and not isinstance(error, SandboxUnavailable):
         return any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
     return True
 

@@ -15,6 +15,7 @@ from harness.ablation import cells, units
 from harness.evaluation import Settings
 from harness.long_context import parse
 from harness.records import Run
+from harness.sandbox import SandboxUnavailable
 from qwen_model import LongContext, WindowSchedule, load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from tests.harness.sweeps import LENGTHS, SUMS, TABLE_3, TRAINED, ablate, config, frame
@@ -230,6 +231,24 @@ def test_a_cell_that_fails_is_named_and_the_rest_goes_on(narrow, documents, tmp_
         ("none", 64), ("none", 300), ("ntk+logn", 64), ("ntk", 64), ("ntk", 300),
     ]  # fmt: skip
     assert "can&#39;t allocate memory" in (tmp_path / "s" / "ablation.html").read_text()
+
+
+def test_a_cell_whose_code_nothing_isolates_fails_alone(narrow, tmp_path, monkeypatch):
+    from harness.ablation import sweep as module
+
+    execute = module.execute
+
+    def fails(prepared, path, progress):
+        if prepared.settings.long_context.logn:
+            raise SandboxUnavailable("no isolation here")
+        return execute(prepared, path, progress)
+
+    monkeypatch.setattr(module, "execute", fails)
+    done = ablate(
+        "--task", SUMS, "--model", narrow, "--grid", "logn=off,on", "--limit", 2, "--out", tmp_path / "s", code=1
+    )
+    assert "failed: logn=on: no isolation here" in done.output
+    assert list(frame(tmp_path / "s" / "cells.csv")["cell"]) == ["logn=off"]
 
 
 def test_a_mistake_in_code_is_not_a_failed_cell(narrow, tmp_path):
