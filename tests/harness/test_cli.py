@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli_options import filters_of
 from harness.cli_output import any_encoding, os_error_line
 from tests.conftest import make_checkpoint
 
@@ -64,6 +65,10 @@ def test_dry_run_writes_nothing_and_names_the_time(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
     assert "sums" in dry.stdout
     assert "at most" in dry.stdout and " min" in dry.stdout
+
+
+def test_a_field_may_be_filtered_twice():
+    assert filters_of(["a=1,2", "b=5", "a=3"]) == {"a": ("1", "2", "3"), "b": ("5",)} == filters_of(["a=1,2,3", "b=5"])
 
 
 def damaged_gguf(tmp_path):
