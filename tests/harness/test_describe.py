@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.evaluation import Settings, prepare
+from harness.registry import task_class
 from tests.harness.test_cli import HARNESS, SUMS, harness
 
 TOOLS = SUMS.replace(":Sums", ":Tools")
@@ -128,6 +129,16 @@ def test_a_class_that_is_not_whole_is_told_so(tmp_path, body, said):
     done = harness("tasks", "--dump", f"{tmp_path / 'mine.py'}:Mine")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert (said or "no sample of mine is left") in done.stderr
+
+
+def test_a_task_file_may_hold_dataclasses_with_postponed_annotations(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from tests.harness.scripted import Sums\n"
+        "@dataclass\nclass Item:\n    kinds: ClassVar[str]\n    text: str\n"
+        "class Mine(Sums):\n    name = Item('mine').text\n"
+    )
+    assert task_class(f"{tmp_path / 'mine.py'}:Mine").name == "mine"
 
 
 def test_nothing_heavy_is_imported(questions):
