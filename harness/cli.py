@@ -184,7 +184,7 @@ def win_rate(
     name, equals, file = opponent.rpartition("=")
     theirs = Path(file)
     found = comparing.pairs(answers, theirs, data_dir)
-    facts = {"answers": str(answers), "opponent": name if equals else theirs.stem, "pairs": len(found)}
+    facts = {"answers": str(answers), "opponent": name if equals else comparing.label(theirs), "pairs": len(found)}
     if export_for_people:
         comparing.export_for_people(export_for_people, found)
         typer.echo(f"{len(found)} pairs: {export_for_people}; write first, second or tie into its last column")
@@ -208,7 +208,7 @@ def win_rate(
     by_category = comparing.shares(found, said)
     comparing.write(out, facts, found, said)
     parts = {category: [part.value for part in entry.parts] for category, entry in by_category.items()}
-    plots = write_win_plot({answers.stem: parts}, str(facts["opponent"]), out)
+    plots = write_win_plot({comparing.label(answers): parts}, str(facts["opponent"]), out)
     print_table(["category", "n", "win %", "tie %", "loss %"], list(comparing.rows(by_category)), whole=5)
     if len(said) < len(found):
         typer.echo(f"{len(found) - len(said)} of {len(found)} pairs have no verdict and are left out")

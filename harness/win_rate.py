@@ -69,6 +69,11 @@ class Shares:
         return self.win, self.tie, self.loss
 
 
+def label(answers: Path) -> str:
+    """What a run folder's or a file's answers are called in print."""
+    return answers.resolve().name.removesuffix(".jsonl")
+
+
 def pairs(answers: Path, opponent: Path, data_dir: Path | None) -> list[Pair]:
     """The questions that the tested model answered, with both answers. Raises TaskError, RunError."""
     questions = {sample.id: sample.fields for sample in task_class("win-rate")().samples(Data(data_dir))}

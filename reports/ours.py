@@ -203,7 +203,7 @@ def _of_win_rate(path: Path) -> list[TableRow]:
             if column is not None:
                 value, low, high = (round(100 * entry[kind][part], PLACES) for part in ("value", "low", "high"))
                 cells[column] = Cell(value=value, low=low, high=high, n=entry["n"], task="win-rate", notes=notes)
-    name = f"{Path(whole['answers']).stem} against {whole['opponent']}"
+    name = f"{Path(whole['answers']).name.removesuffix('.jsonl')} against {whole['opponent']}"
     return [TableRow(source=path.resolve().name, model=name, cells=cells)] if cells else []
 
 

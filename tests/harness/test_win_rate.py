@@ -164,6 +164,11 @@ def test_a_run_and_a_judge_from_the_command_line(folder, tiny):
     assert (folder / "out" / "judge" / "spec.json").is_file()
 
 
+def test_a_dot_in_a_folders_name_is_no_ending():
+    assert win_rate.label(Path("runs/qwen2.5-coder-0.5b-1a2b")) == "qwen2.5-coder-0.5b-1a2b"
+    assert win_rate.label(Path("gpt-3.5.jsonl")) == "gpt-3.5" and win_rate.label(Path()) == Path.cwd().name
+
+
 def test_one_way_to_a_verdict(folder):
     answers = ("--answers", folder / "ours.jsonl", "--opponent", folder / "theirs.jsonl")
     done = harness("win-rate", *answers)

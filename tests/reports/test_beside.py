@@ -183,9 +183,9 @@ def test_figures_have_ours_and_the_reports(runs: list[Path], tmp_path: Path) -> 
         beside([tokenizers], "figure_3")
     wins.mkdir()
     share = {kind: {"value": 1 / 3, "low": 0.1, "high": 0.6} for kind in ("win", "tie", "loss")}
-    facts = {"answers": "runs/mine", "opponent": "x", "categories": {"Average": {"n": 9, **share}}}
+    facts = {"answers": "runs/mine-0.5b", "opponent": "x", "categories": {"Average": {"n": 9, **share}}}
     (wins / "win_rate.json").write_text(json.dumps(facts))
-    assert "mine against x (ours)" in write_figure(beside([wins], "figure_4"), tmp_path)[1].read_text()
+    assert "mine-0.5b against x (ours)" in write_figure(beside([wins], "figure_4"), tmp_path)[1].read_text()
 
 
 def test_every_cell_of_ours_is_in_a_column_of_the_reports() -> None:
