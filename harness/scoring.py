@@ -78,7 +78,7 @@ def score_run(
         records = list(run.records(name))
         if not records:
             continue  # of an unfinished run
-        if name not in files and name not in task_names():
+        if name not in files and name not in task_names() and not name.startswith("lm-eval/"):
             raise TaskError(f"{path}: its task {name} is not installed; name it by --task path/to/file.py:Class")
         task = (files[name] if name in files else task_class(name))(_options(before, options))
         if before["decoding"] is not None:
@@ -104,7 +104,8 @@ def score_run(
             "samples": {task.name: sum(job.task is task for job in jobs) for task in made},
         },
     }
-    folder = path.with_name(path.resolve().name + "-scored") if out is None else out
+    whole = path.resolve()  # "." has no name
+    folder = whole.with_name(whole.name + "-scored") if out is None else out
     return _execute(spec, made, jobs, folder, data, unsafe, progress)
 
 

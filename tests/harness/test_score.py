@@ -146,6 +146,12 @@ def test_folders_that_are_not_overwritten(whole, tmp_path):
         score(whole.path)
 
 
+def test_the_folder_that_one_is_in(tiny, tmp_path, monkeypatch):
+    evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    assert score(Path(), SUMS).path == tmp_path / "run-scored"
+
+
 # --- completions ------------------------------------------------------------------------------------------------------
 
 

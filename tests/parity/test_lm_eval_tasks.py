@@ -12,10 +12,12 @@ import pytest
 
 from harness import evaluate
 from harness.data import Data
+from harness.evaluation import Progress
 from harness.lmeval.mirrors import _MIRRORS, rows_of, source
+from harness.scoring import score_run
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import DownloadError, cache_dir
-from tasks.api import TaskError
+from tasks.api import Options, TaskError
 from tests.conftest import make_checkpoint
 from tests.parity import lm_eval_side
 
@@ -130,6 +132,16 @@ def test_a_limit_asks_what_the_whole_asks(narrow, tmp_path):
     rows = list(part.records("lm-eval/arc_easy"))
     assert len(rows) == 3
     assert all(row.prompt == by_id[row.id].prompt and row.scores == by_id[row.id].scores for row in rows)
+
+
+@pytest.mark.parametrize("task", ["arc_easy", "wikitext"])
+def test_judged_anew_without_a_model(narrow, tmp_path, task):
+    below, splits = own_rows()[task]
+    data = lay_out(tmp_path / "data", below, splits)
+    run = evaluate([f"lm-eval/{task}"], str(narrow), data_dir=data, out=tmp_path / "run")
+    again = score_run(run.path, out=None, progress=Progress(), options=Options(), data_dir=data)
+    assert again.results == run.results
+    assert {name: value for name, value in again.spec.items() if name != "scored"} == run.spec
 
 
 def test_without_data_both_remedies_are_named(narrow, tmp_path, monkeypatch):
