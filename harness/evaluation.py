@@ -18,7 +18,7 @@ from harness.judged import Judged, record_of
 from harness.loop import complete
 from harness.plan import drawn, entry, summary
 from harness.ranks import ranks
-from harness.records import FORMAT, Run, SampleRecord, spec_hash, write_atomic
+from harness.records import FORMAT, Run, SampleRecord, folder_name, spec_hash, write_atomic
 from harness.registry import task_class
 from harness.selection import select
 from harness.settings import Settings as Settings  # also for those who import it from here
@@ -49,8 +49,7 @@ class Prepared:
     @property
     def default_folder(self) -> Path:
         """runs/MODEL-HASH: the same command finds its own folder again."""
-        name = self.checkpoint.name.replace("/", "--")  # as servers' names have it
-        return Path("runs") / f"{name}-{spec_hash(self.spec)[:8]}"
+        return Path("runs") / folder_name(self.checkpoint.name, spec_hash(self.spec)[:8])
 
 
 def prepare(settings: Settings) -> Prepared:

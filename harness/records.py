@@ -119,6 +119,11 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
 
 
+def folder_name(*parts: str) -> str:
+    """The parts of a default folder's name, joined: a task's or a served model's name may have a / in it."""
+    return "-".join(parts).replace("/", "--")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to; what is written takes the place of `path`, or of the file that it links to, in one move: a

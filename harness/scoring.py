@@ -22,7 +22,7 @@ from harness.evaluation import Progress, isolation
 from harness.judged import Judged, record_of
 from harness.loop import complete
 from harness.plan import entry, summary
-from harness.records import FORMAT, Run, RunError, SampleRecord, spec_hash
+from harness.records import FORMAT, Run, RunError, SampleRecord, folder_name, spec_hash
 from harness.registry import task_class, task_names
 from harness.replay import Completion, Replay
 from harness.runners import Runners, SandboxHandle
@@ -166,7 +166,7 @@ def score_completions(
         },
         "scored": {"samples": {task.name: len(jobs)}},
     }
-    folder = Path("runs") / f"{file.stem}-{task.name}-{spec_hash(spec)[:8]}" if out is None else out
+    folder = out or Path("runs") / folder_name(file.stem, task.name, spec_hash(spec)[:8])
     return _execute(spec, [task], jobs, folder, data, unsafe, progress)
 
 

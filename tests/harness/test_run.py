@@ -14,7 +14,7 @@ import pytest
 from harness import evaluate
 from harness.engine import Engine
 from harness.evaluation import Progress, Settings, execute, prepare
-from harness.records import Run, RunError
+from harness.records import Run, RunError, folder_name
 from harness.registry import task_class
 from qwen_model import load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
@@ -281,6 +281,11 @@ def test_a_class_that_keeps_another_tasks_name_is_refused(tiny, tmp_path):
     (tmp_path / "mine.py").write_text("from tests.harness.scripted import Sums\nclass Mine(Sums):\n    pass\n")
     with pytest.raises(TaskError, match="--task: sums is named twice; name it once, or give"):
         prepare(Settings(tasks=(SUMS, f"{tmp_path / 'mine.py'}:Mine"), model=str(tiny)))
+
+
+def test_a_slash_makes_no_folder():
+    assert folder_name("tiny", "1a2b") == "tiny-1a2b"
+    assert folder_name("ablate", "lm-eval/piqa", "Qwen/Qwen2", "1a2b") == "ablate-lm-eval--piqa-Qwen--Qwen2-1a2b"
 
 
 GUESSES = SUMS.replace(":Sums", ":Guesses")
