@@ -125,14 +125,15 @@ def cell_rows(found: Sequence[CellResult]) -> list[Row]:
 
 
 def document_rows(found: Sequence[CellResult]) -> Iterator[Row]:
-    """The loss of each document, for measures that are perplexities."""
+    """The loss of each document (or sample) that has one, for measures that are perplexities."""
     for one in found:
-        if one.kind == "perplexity" and one.length is not None:
+        if one.kind == "perplexity":
             for record in one.records:
-                depth = {"depth": record.detail["depth"]} if "depth" in record.detail else {}
-                name = record.detail.get("document", record.id.split("/", 1)[1].rsplit("/", 1)[0])
-                nll = record.scores[one.metric]
-                yield {"cell": one.cell, "length": one.length, "document": name, **depth, "nll": nll}
+                if one.metric in record.scores:
+                    depth = {"depth": record.detail["depth"]} if "depth" in record.detail else {}
+                    plain = record.id.removeprefix(f"{one.task}/").removesuffix(f"/{one.length}")
+                    name, nll = record.detail.get("document", plain), record.scores[one.metric]
+                    yield {"cell": one.cell, "length": one.length, "document": name, **depth, "nll": nll}
 
 
 def position_rows(found: Sequence[CellResult]) -> Iterator[Row]:
@@ -144,7 +145,7 @@ def position_rows(found: Sequence[CellResult]) -> Iterator[Row]:
             if "losses" in detail:
                 for number, loss in enumerate(detail["losses"]):
                     losses[number * detail["bin"]].append(loss)
-            elif "depth" in detail and one.length is not None:
+            elif "depth" in detail and one.length is not None and one.metric in record.scores:
                 losses[round(detail["depth"] * one.length)].append(record.scores[one.metric])
         for position, values in sorted(losses.items()):
             nll = math.fsum(values) / len(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -168,6 +169,17 @@ def test_several_models_and_tasks(narrow, tiny, tmp_path):
     assert list(zip(found["model"], found["metric"], strict=True)) == [
         (str(model), metric) for model in (narrow, tiny) for metric in ("accuracy", "pass@1")
     ]
+
+
+def test_a_perplexity_of_a_task_without_lengths(narrow, tmp_path):
+    surprises = SUMS.replace(":Sums", ":Surprises")
+    done = ablate("--task", surprises, "--model", narrow, "--grid", "dtype=float32,bfloat16", "--out", tmp_path / "s")
+    single, found = frame(tmp_path / "s" / "documents.csv"), frame(tmp_path / "s" / "cells.csv").set_index("cell")
+    assert list(single["document"]) == [*range(1, 40)] * 2
+    for cell, part in single.groupby("cell"):
+        assert found.loc[cell, "n"] == 39
+        assert found.loc[cell, "value"] == pytest.approx(math.exp(part["nll"].mean()))
+    assert "loss" in done.output
 
 
 # Interruptions and failures
