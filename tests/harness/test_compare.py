@@ -114,6 +114,21 @@ def test_nothing_in_common_is_an_error(tmp_path):
         compare(one, make_run(tmp_path / "third", {"riddles": sums({1}, task="riddles")}))
 
 
+def test_a_metric_of_the_whole_run_is_named_as_the_reason(tmp_path):
+    spec = {"metric": "f1", "measures": {"f1": "mean", "acc": "share"}}
+
+    def run(name: str, **tasks):
+        alone = [record("whole", "w/0", detail={"whole": {"f1": [0, 1]}}, scores={"acc": 1.0})]
+        return make_run(tmp_path / name, {"whole": alone, **tasks}, whole=spec)
+
+    reason = "whole: its samples have no f1 of their own to be paired by"
+    with pytest.raises(RunError, match=f"{reason}; compare other") as caught:
+        compare(run("one"), run("two"))
+    assert "in common" not in str(caught.value)
+    found = compare(run("three", sums=sums({1})), run("four", sums=sums({1, 2})))
+    assert [task.task for task in found.tasks] == ["sums"] and found.notes == (f"{reason}.",)
+
+
 def test_names_are_told_apart(tmp_path):
     for parent in "xy":
         (tmp_path / parent).mkdir()
