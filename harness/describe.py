@@ -24,7 +24,7 @@ def describe(task: Task, data: Data) -> list[tuple[str, str]]:
         lines.append(("measures", ", ".join(f"{name} ({kind})" for name, kind in task.measures.items())))
     if task.sets:
         lines.append(("sets", ", ".join(f"{name} ({len(groups)} groups)" for name, groups in task.sets.items())))
-    lines.append(("decoding", "none: scores texts" if task.decoding is None else _decoding(asdict(task.decoding))))
+    lines.append(("decoding", _decoding(task)))
     if task.takes:
         lines.append(("takes", ", ".join("--" + name.replace("_", "-") for name in sorted(task.takes))))
     if task.report:
@@ -60,10 +60,13 @@ def dump(task: Task, data: Data, filters: Mapping[str, Sequence[str]], limit: in
         }
 
 
-def _decoding(decoding: Mapping[str, Any]) -> str:
-    greedy = "greedy" if decoding["temperature"] == 0 else f"temperature {decoding['temperature']:g}"
-    stop = f", stops at {', '.join(map(repr, decoding['stop']))}" if decoding["stop"] else ""
-    return f"{greedy}, at most {decoding['max_tokens']} tokens{stop}"
+def _decoding(task: Task) -> str:
+    decoding = task.decoding
+    if decoding is None:
+        return "as lm-eval's file says" if task.name.startswith("lm-eval/") else "none: scores texts"
+    greedy = "greedy" if decoding.temperature == 0 else f"temperature {decoding.temperature:g}"
+    stop = f", stops at {', '.join(map(repr, decoding.stop))}" if decoding.stop else ""
+    return f"{greedy}, at most {decoding.max_tokens} tokens{stop}"
 
 
 def _places(source: Source) -> Iterator[str]:

@@ -41,7 +41,7 @@ def test_dry_run_prints_cells_tokens_and_time(narrow, documents, tmp_path, monke
         (["--grid", "dynamic_ntk=on"], "--grid: dynamic_ntk: 'on' is not one of off, released, exact"),
         (["--grid", "seed=x"], "--grid: seed is 'x', no whole number"),
         (["--grid", "dtype=float23"], "--dtype: 'float23' is not one of"),
-        (["--grid", "temperature=0.5"], "task long-ppl generates nothing"),
+        (["--grid", "temperature=0.5"], "task long-ppl has no decoding to change"),
         (["--rows", "none,ntk+long"], r"--rows: 'long' is not one of none, ntk.*did you mean logn\?"),
         (["--rows", "none,none"], "--rows: none is named twice"),
         (["--rows", "none,ntk", "--base", "ntc"], "--base: no cell is called 'ntc'; there are none, ntk"),

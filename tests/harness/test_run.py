@@ -309,6 +309,7 @@ def test_several_answers_to_each_problem(tiny, tmp_path):
         (GUESSES, {"temperature": -1.0}, "--temperature: -1.0"),
         (GUESSES, {"top_p": 0.0}, "--top-p: 0.0"),
         (SUMS, {"draws": 2, "temperature": 1.0}, "--samples: task sums is not measured by pass@k"),
+        (SUMS.replace(":Sums", ":Likely"), {"top_p": 0.5}, "task likely has no decoding to change; leave them out"),
     ],
 )
 def test_senseless_sampling_is_refused(tiny, task, settings, said):

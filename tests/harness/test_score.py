@@ -237,7 +237,7 @@ def test_bad_files_are_one_line(mistake, tmp_path):
 
 
 def test_tasks_that_a_file_of_texts_cannot_answer(tmp_path):
-    with pytest.raises(TaskError, match="task mmlu compares log-probabilities"):
+    with pytest.raises(TaskError, match="task mmlu has no decoding: it compares log-probabilities, or asks as lm-eval"):
         completed("mmlu", bad(tmp_path, ROW), tmp_path / "out")
     with pytest.raises(TaskError, match=r"sample sums/0: the task asks for a second reply"):
         completed(SUMS, write(tmp_path / "mine.jsonl", [("sums/0", "x")]), tmp_path / "out", partial=True)

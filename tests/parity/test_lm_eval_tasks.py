@@ -12,8 +12,10 @@ import pytest
 
 from harness import evaluate
 from harness.data import Data
+from harness.describe import describe
 from harness.evaluation import Progress
 from harness.lmeval.mirrors import _MIRRORS, rows_of, source
+from harness.registry import task_class
 from harness.scoring import score_run
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import DownloadError, cache_dir
@@ -144,6 +146,12 @@ def test_judged_anew_without_a_model(narrow, tmp_path, task):
     assert {name: value for name, value in again.spec.items() if name != "scored"} == run.spec
 
 
+def test_a_description_says_whose_the_decoding_is(tmp_path):
+    below, splits = own_rows()["gsm8k"]
+    said = dict(describe(task_class("lm-eval/gsm8k")(), Data(lay_out(tmp_path / "data", below, splits))))
+    assert said["decoding"] == "as lm-eval's file says" and said["items"] == "8"
+
+
 def test_without_data_both_remedies_are_named(narrow, tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("harness.lmeval.tasks.task_file", lambda name: Path())
@@ -155,8 +163,6 @@ def test_without_data_both_remedies_are_named(narrow, tmp_path, monkeypatch):
 
 
 def test_names_that_are_no_task():
-    from harness.registry import task_class
-
     with pytest.raises(TaskError, match=r"has no task of that name; did you mean lm-eval/hellaswag"):
         task_class("lm-eval/helaswag")
     with pytest.raises(TaskError, match=r"lm-eval/mmlu: a set of tasks; name those .*lm-eval/mmlu_stem"):
