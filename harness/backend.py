@@ -28,13 +28,17 @@ Answer = dict[str, Any]
 
 @dataclass
 class Tokens:
-    """What the model was asked and what it took, in tokens."""
+    """What the model was asked and what it took, in tokens, without replies from a cache."""
 
     prompt: int = 0
-    """In all prompts, as one request at a time would read them."""
+    """Of a model of this process: each request's prompt, once and whole, whatever of it is shared or cut off; the
+    continuations that are scored behind it are not counted, and of a long text its first window. Of vLLM and servers:
+    all that was sent to be read, each continuation behind its prompt and every window; where a server wrote, the
+    prompt that it says it read, or 0."""
     generated: int = 0
+    """End tokens among them. Of a server what it says, or 0."""
     computed: int = 0
-    """Read by the model after prefixes were shared (generated tokens not counted)."""
+    """Read by a model of this process after prefixes were shared (generated tokens not counted); elsewhere 0."""
 
 
 @dataclass(frozen=True)
