@@ -22,6 +22,7 @@ from harness.cli_options import (
     ShotsFile,
     Stride,
     filters_of,
+    known_models,
     known_tasks,
     task_options,
 )
@@ -67,6 +68,13 @@ def tasks(
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Show what this model is asked, for tasks that count tokens: long-ppl, retrieval.",
+            autocompletion=known_models,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The list as JSON.")] = False,
 ) -> None:
     """List the tasks, or show what one of them asks."""
@@ -74,16 +82,18 @@ def tasks(
         _list_tasks(as_json)
         return
     from harness import describe as describing
+    from harness.counting import counting_for
     from harness.data import Data
     from harness.registry import task_class
 
     options = task_options(shots_file, shots, documents, lengths, stride)
     if describe is not None:
-        lines = describing.describe(task_class(describe)(options), Data(data_dir))
+        lines = describing.describe(task_class(describe)(options), Data(data_dir), counting_for(model))
         for label, text in lines:
             typer.echo(f"{label}:\n{text}" if "\n" in text else f"{label}: {text}")
     if dump is not None:
-        for row in describing.dump(task_class(dump)(options), Data(data_dir), filters_of(filter), limit):
+        task, count = task_class(dump)(options), counting_for(model)
+        for row in describing.dump(task, Data(data_dir), count, filters_of(filter), limit):
             typer.echo(json.dumps(row, ensure_ascii=False))
 
 

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from harness.counting import Count
 from harness.data import Data
 from harness.requests import as_text
 from harness.selection import select
 from tasks.api import Source, Task, TaskError
 
 
-def describe(task: Task, data: Data) -> list[tuple[str, str]]:
-    """Label and text of each line. Fetches nothing: items are counted and a prompt is shown where the data is here."""
+def describe(task: Task, data: Data, count: Count) -> list[tuple[str, str]]:
+    """Label and text of each line, for a model whose tokenizer gives `count`. Fetches nothing: items are counted and a
+    prompt is shown where the data is here."""
     lines = [
         ("task", f"{task.name}: {task.title}"),
         ("protocol", f"{task.protocol}, {task.shots}-shot, version {task.version}"),
@@ -39,7 +41,7 @@ def describe(task: Task, data: Data) -> list[tuple[str, str]]:
             ("items", f"not here yet ({', '.join(absent)}); `harness tasks --dump {task.name}` fetches them"),
         ]
     try:
-        samples = task.samples(data)
+        samples, _ = task.fit(task.samples(data), count)
     except TaskError as error:
         return [*lines, ("items", str(error))]
     groups = {sample.group for sample in samples} - {None}
@@ -47,9 +49,12 @@ def describe(task: Task, data: Data) -> list[tuple[str, str]]:
     return [*lines, ("items", counted), (f"prompt of {samples[0].id}", as_text(task.prompt(samples[0])))]
 
 
-def dump(task: Task, data: Data, filters: Mapping[str, Sequence[str]], limit: int | None) -> Iterator[dict[str, Any]]:
+def dump(
+    task: Task, data: Data, count: Count, filters: Mapping[str, Sequence[str]], limit: int | None
+) -> Iterator[dict[str, Any]]:
     """The samples that a run with the same selection judges, as JSON-ready rows; fetches data. Raises TaskError."""
-    for sample in select(task.name, task.samples(data), filters, limit):
+    samples, _ = task.fit(task.samples(data), count)
+    for sample in select(task.name, samples, filters, limit):
         prompt = task.prompt(sample)
         yield {
             "id": sample.id,

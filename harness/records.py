@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Version of the folder's layout; a folder of another version is refused, never half read."""
 
+COUNTED = "counted.json"
+"""In the folder of a run whose tasks counted tokens: how many, by the texts' digests."""
+
 COLUMNS = {
     "task": "TEXT NOT NULL",
     "id": "TEXT NOT NULL",
@@ -198,6 +201,11 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """`environment.json`: versions, machine, isolation tier, times: what does not change the numbers."""
         return self._json("environment.json")
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """Tokens of the texts that the run's tasks counted, by digest (`harness.counting`)."""
+        return self._json(COUNTED) if (self.path / COUNTED).is_file() else {}
 
     def records(self, task: str) -> Iterator[SampleRecord]:
         """The judged samples of a task in the data set's order."""

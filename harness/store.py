@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.records import COLUMNS, JSON_COLUMNS, Run, RunError, SampleRecord, difference, write_atomic
+from harness.records import COLUMNS, COUNTED, JSON_COLUMNS, Run, RunError, SampleRecord, difference, write_atomic
 
 
 class Store:
@@ -99,7 +99,7 @@ def _clear(path: Path) -> None:
     if (path / "spec.json").exists() and "scored" not in Run(path).spec:
         raise RunError(f"{path}: holds a run that `harness score` did not write; give another --out folder")
     # spec.json last: what is left of an interrupted clearing is still known for what it is
-    for name in ("report.md", "report.html", "results.json", "environment.json"):
+    for name in ("report.md", "report.html", "results.json", "environment.json", COUNTED):
         (path / name).unlink(missing_ok=True)
     for file in path.glob("samples.sqlite*"):
         file.unlink()

@@ -84,6 +84,17 @@ def test_dump_selects_as_a_run_does(tiny):
     assert [row["id"] for row in rows] == [sample.id for sample in prepared.samples["sums"]]
 
 
+def test_tasks_that_count_tokens_are_fitted_to_the_model(tiny):
+    prepared = prepare(Settings(tasks=("retrieval",), model=str(tiny), lengths=(900,), limit=2))
+    rows = lines("retrieval", "--lengths", 900, "--limit", 2, "--model", tiny)
+    (task,) = prepared.tasks
+    assert [row["prompt"] for row in rows] == [task.prompt(sample) for sample in prepared.samples["retrieval"]]
+    said = "the task counts tokens by the model's tokenizer; give --model"
+    done = harness("tasks", "--dump", "retrieval")
+    assert (done.returncode, done.stderr) == (2, f"harness: {said}\n")
+    assert f"items: {said}" in harness("tasks", "--describe", "retrieval").stdout
+
+
 def test_a_reader_that_stops_reading_is_no_error():
     if not SHARED.is_dir():
         pytest.skip("the real data is not beside this checkout: shared/bench")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -150,6 +151,28 @@ def test_the_folder_that_one_is_in(tiny, tmp_path, monkeypatch):
     evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     assert score(Path(), SUMS).path == tmp_path / "run-scored"
+
+
+@pytest.mark.parametrize("task", ["retrieval", "long-ppl"])
+def test_samples_that_were_fitted_to_the_model_are_fitted_again_without_it(task, tiny, tmp_path):
+    model, texts = tmp_path / "model", tmp_path / "texts"
+    shutil.copytree(tiny, model)
+    texts.mkdir()
+    for name, words in (("long", 400), ("short", 3)):
+        (texts / f"{name}.txt").write_text("word " * words)
+    asked = {"lengths": (900,), "filter": {"document": "3"}} if task == "retrieval" else {"lengths": (64, 128)}
+    given = {} if task == "retrieval" else {"documents": texts}
+    run = evaluate([task], str(model), out=tmp_path / "run", **asked, **given)
+    shutil.rmtree(model)
+    again = score_run(run.path, out=None, options=Options(**given), progress=Progress())
+    assert again.results == run.results
+    assert {name: value for name, value in again.spec.items() if name != "scored"} == run.spec
+    twice = score_run(again.path, out=None, options=Options(**given), progress=Progress())
+    assert twice.results == run.results
+    if given:
+        (texts / "long.txt").write_text("other words " * 400)
+        with pytest.raises(TaskError, match="a task now counts another text"):
+            score_run(run.path, out=None, options=Options(**given), progress=Progress())
 
 
 # --- completions ------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def test_judged_anew_without_a_model(narrow, tmp_path, task):
 
 def test_a_description_says_whose_the_decoding_is(tmp_path):
     below, splits = own_rows()["gsm8k"]
-    said = dict(describe(task_class("lm-eval/gsm8k")(), Data(lay_out(tmp_path / "data", below, splits))))
+    said = dict(describe(task_class("lm-eval/gsm8k")(), Data(lay_out(tmp_path / "data", below, splits)), len))
     assert said["decoding"] == "as lm-eval's file says" and said["items"] == "8"
 
 
