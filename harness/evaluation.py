@@ -230,7 +230,9 @@ def _redecode(task: Task, settings: Settings) -> None:
     }
     if task.decoding is None:
         if changes or settings.draws > 1:
-            raise TaskError(f"--samples, --temperature, --top-p: task {task.name} has no decoding to change; leave them out")
+            raise TaskError(
+                f"--samples, --temperature, --top-p: task {task.name} has no decoding to change; leave them out"
+            )
         return
     if settings.draws > 1 and task.metric != "pass@1":
         raise TaskError(f"--samples: task {task.name} is not measured by pass@k; leave it out")

@@ -215,7 +215,8 @@ class Run:
         try:
             with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as database:
                 names = ", ".join(f'"{name}"' for name in COLUMNS)
-                for values in database.execute(f"SELECT {names} FROM samples WHERE task = ? ORDER BY position", (task,)):
+                query = f"SELECT {names} FROM samples WHERE task = ? ORDER BY position"
+                for values in database.execute(query, (task,)):
                     row = dict(zip(COLUMNS, values, strict=True))
                     for name in JSON_COLUMNS:
                         row[name] = None if row[name] is None else json.loads(row[name])

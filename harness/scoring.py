@@ -149,8 +149,8 @@ def score_completions(
     task = task_class(name)(options)
     if task.decoding is None:
         raise TaskError(
-            f"--completions: task {task.name} has no decoding: it compares log-probabilities, or asks as lm-eval's file "
-            "says; use `harness run`"
+            f"--completions: task {task.name} has no decoding: it compares log-probabilities, or asks as lm-eval's "
+            "file says; use `harness run`"
         )
     data = Data(data_dir)
     everything = task.samples(data)

@@ -92,7 +92,7 @@ def test_samples_that_cannot_be_opened_are_not_to_be_deleted(tiny, tmp_path):
     run = evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
     (run.path / "samples.sqlite").unlink()
     (run.path / "samples.sqlite").mkdir()
-    with pytest.raises(RunError, match=r"samples\.sqlite: cannot be read \(unable to open database file\)") as caught:
+    with pytest.raises(RunError, match=r"samples\.sqlite: cannot be read \(") as caught:
         run.samples("sums")
     assert "delete" not in str(caught.value)
 
