@@ -94,7 +94,7 @@ class _NoSandbox:
     async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> SandboxResult:
         return await self.run(check.solution)
 
-    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
+    async def build(self, language: str, source: str, needs: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
         return await self.run(source)
 
     @asynccontextmanager

@@ -227,9 +227,10 @@ class Sandbox(Protocol):
         """Test a solution; `outcome` is "passed" only if all tests held, which the solution cannot forge."""
         ...
 
-    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
+    async def build(self, language: str, source: str, needs: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
         """Build and run a program in js, java, go, cpp or rust; `outcome` is "ok" if it says so by its exit status,
-        "not_installed" where something that it needs is not."""
+        "not_installed" where the language is not, or a library that `needs` asks for: the problem's own text, since what
+        only the code asks for is the code's failure."""
         ...
 
     def interpreter(self, files: Mapping[str, str]) -> AbstractAsyncContextManager[Interpreter]:
