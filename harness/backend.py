@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from harness.pieces import qwen_pieces
 from harness.requests import generate_digest, loglikelihood_digest, rolling_digest, score_digest
 from harness.response_cache import ResponseCache
 from harness.runners import Runners, SandboxHandle
+from qwen_model import ModelError
 from tasks.api import Decoding, Prompt, Reply, Rolled, Sample, Task
 
 Answer = dict[str, Any]
@@ -65,7 +67,7 @@ class Handle:
         cache = self._backend.cache
         found = None if cache is None else cache.get(kind, request, seed)
         if found is None:
-            found = await answer()
+            found = _finite(await answer())
             if cache is not None:
                 cache.put(kind, request, seed, found)
         asked |= found
@@ -129,6 +131,17 @@ class Handle:
     async def pieces(self, text: str) -> list[str]:
         """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
         return await asyncio.to_thread(qwen_pieces, text)
+
+
+def _finite(answer: Answer) -> Answer:
+    """The answer. Raises ModelError for log-probabilities that are no numbers, which no record could hold."""
+    for value in (*answer.get("logprobs", ()), *answer.get("scores", ()), answer.get("logprob", 0.0)):
+        if not math.isfinite(value):
+            raise ModelError(
+                f"--model: it gave a log-probability of {value}: its numbers overflow; use --dtype bfloat16 or "
+                "float32, or mend the server"
+            )
+    return answer
 
 
 class Backend(ABC):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.api import TaskError
+from tasks.json_text import parse
 
 
 def read_documents(path: Path) -> dict[str, str]:
@@ -35,7 +35,7 @@ def lines(path: Path) -> Iterator[tuple[str, str, str]]:
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            row = parse(line)
         except (ValueError, RecursionError) as error:
             raise TaskError(f"{where}: not JSON ({error}); mend the line") from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):

@@ -16,6 +16,7 @@ from harness.sandbox.inside.wire import MOST_BYTES
 from harness.sandbox.policy import Outcome, Policy
 from harness.sandbox.runner import Sandbox
 from harness.sandbox.verdict import judge
+from tasks.json_text import parse
 
 PACKAGES = ("numpy", "pandas", "matplotlib", "sympy", "pyarrow")
 POLICY = Policy(
@@ -131,7 +132,7 @@ _OUTCOMES: dict[str, Outcome] = {"ok": "ok", "error": "error", "syntax": "syntax
 def _cell(data: bytes) -> Cell:
     """The process's answer, of which nothing is believed but that it is text and numbers."""
     try:
-        said = json.loads(data)
+        said = parse(data)
         images = tuple(base64.b64decode(image) for image in said["images"])
         texts = {name: str(said[name]) for name in ("stdout", "value", "error")}
         outcome = _OUTCOMES[said["outcome"]]

@@ -174,6 +174,13 @@ def test_completions_are_judged_as_replies(tmp_path):
     assert again.results == run.results and rows(again, "guesses") == rows(run, "guesses")
 
 
+def test_half_an_emoji_is_a_replacement_character(tmp_path):
+    texts = ["a \ud83d", "\ude00\ud83d", "\ud83d\ude00", r"\ud83d"] + ["a"] * 36
+    run = completed(GUESSES, write(tmp_path / "mine.jsonl", every(texts)), tmp_path / "out")
+    found = [record.response for record in run.records("guesses")][:4]
+    assert found == ["a \ufffd", "\ufffd\ufffd", "\U0001f600", r"\ud83d"]
+
+
 def test_several_completions_are_pass_at_k(tmp_path):
     """Ten each: right are 0, 1 and 10 of them."""
     lines = [(f"sums/{i}", "c" if draw < right else "a") for i, right in enumerate((0, 1, 10)) for draw in range(10)]

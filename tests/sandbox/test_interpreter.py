@@ -125,3 +125,7 @@ def test_a_lost_room_is_said_once_and_not_used_again(box):
     after = Interpreter(box)
     assert after.run("2").value == "2"
     after.close()
+
+
+def test_half_an_emoji_is_a_replacement_character(python):
+    assert python.run(r"print('\ud83d \U0001f600')").stdout == "\ufffd \U0001f600\n"
