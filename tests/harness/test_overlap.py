@@ -92,6 +92,16 @@ def test_bad_lines_are_counted_and_named_and_the_others_read(tmp_path):
     assert all(why in said for why, (_, said) in zip(whys, tally.named, strict=True))
 
 
+def test_rows_of_parquet_that_are_not_utf8_are_counted(tmp_path):
+    import pyarrow.parquet
+
+    texts = pyarrow.array([b"a", b"\xff", b"b"]).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "rows.parquet")
+    found, tally = read(tmp_path)
+    assert [text for _, text in found] == ["a", "b"]
+    assert (tally.lines, tally.bad, tally.named) == (3, 1, [(2, "text that is not UTF-8")])
+
+
 def test_damaged_files_are_read_as_far_as_they_go(tmp_path):
     whole = gzip.compress(lines(ROWS * 50))
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
