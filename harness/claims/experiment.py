@@ -94,7 +94,7 @@ class Runs(Criterion):
     first: str
     second: str
     task: str
-    """As it is named in the run; `*` at the end stands for any ending."""
+    """As it is named in the run."""
     unit = "share of samples, or nats a token"
 
 
