@@ -122,16 +122,20 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to; what is written takes the place of `path`, or of the file that it links to, in one move: a
-    reader, or a crash, sees the old content or the new, never a part. Raises RunError for a device, a pipe, a folder.
+    reader, or a crash, sees the old content or the new, never a part. What fails leaves nothing behind. Raises RunError
+    for a device, a pipe, a folder.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise RunError(f"{path}: is there, and is no file that could be replaced; name another")
     partial = target.with_name(target.name + ".partial")
-    yield partial
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(target)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:

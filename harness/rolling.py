@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from harness import memory
 from qwen_model.memory import free_memory
 from qwen_model.prefill import CausalLM, Reader, windows
-from tasks.api import TaskError
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,7 @@ class Rolls:
     def _check_memory(self, length: int) -> None:
         needed = self._model.cache_shape.nbytes(1, length, self._model.dtype, rings=False)
         free = free_memory(self._model.device) + self._reader.stack.nbytes
-        if needed > free:
-            raise TaskError(
-                f"--lengths: {length} tokens take {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "
-                f"are free; ask for shorter ones"
-            )
+        memory.check_room(length, needed, free, "free some, or take shorter texts (--lengths, for tasks that take it)")
 
 
 def _next(pieces: Iterator[list[float]]) -> list[float] | None:

@@ -15,7 +15,7 @@ from qwen_model.memory import OutOfMemory, free_memory
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.rows import Rows
 from qwen_model.sampling import Sampling, choose
-from qwen_model.tokenizer import Tokenizer
+from qwen_model.tokenizer import Tokenizer, cut
 
 Key = TypeVar("Key")
 
@@ -198,11 +198,9 @@ class Generator(Generic[Key]):
             finish = "length"
         else:
             return None
-        text = self.tokenizer.decode(ids)
-        cuts = [text.index(stop) for stop in request.stop if stop in text]
         return Generated(
             key=request.key,
-            text=text[: min(cuts, default=len(text))],
+            text=cut(self.tokenizer.decode(ids), request.stop)[0],
             finish=finish,
             tokens=tuple(row.tokens),
             logprobs=tuple(row.logprobs),

@@ -42,15 +42,24 @@ def free_memory(device: torch.device) -> int:
     """Bytes that may still be taken: of the GPU, or of main memory within the limits of the control group."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable:")
-    )
+    free = _said("/proc/meminfo", "MemAvailable")
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.is_file() and (allowed := limit.read_text().strip()) != "max":
         free = min(free, int(allowed) - int(used.read_text()))
     return max(free, 0)
+
+
+def peak_resident() -> int:
+    """The most bytes of main memory that this process held, on Linux. Raises OSError where the system does not say."""
+    return _said("/proc/self/status", "VmHWM")  # ru_maxrss begins with the peak of the process that started this one
+
+
+def _said(path: str, field: str) -> int:
+    """A number of the kernel's, in bytes."""
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{path}: no {field}")
 
 
 def paged(size: tuple[int, ...], dtype: torch.dtype, *, huge: bool = False) -> Tensor:

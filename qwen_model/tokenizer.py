@@ -169,6 +169,12 @@ def _compile(template: str) -> jinja2.Template:
     return environment.from_string(template)
 
 
+def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text up to the first place where a stop string begins, and whether there is one."""
+    places = [place for each in stop if (place := text.find(each)) >= 0]
+    return text[: min(places, default=len(text))], bool(places)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}

@@ -229,8 +229,8 @@ class Sandbox(Protocol):
 
     async def build(self, language: str, source: str, needs: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
         """Build and run a program in js, java, go, cpp or rust; `outcome` is "ok" if it says so by its exit status,
-        "not_installed" where the language is not, or a library that `needs` asks for: the problem's own text, since what
-        only the code asks for is the code's failure."""
+        "not_installed" where the language is not, or a library that `needs` asks for: the problem's own text, since
+        what only the code asks for is the code's failure."""
         ...
 
     def interpreter(self, files: Mapping[str, str]) -> AbstractAsyncContextManager[Interpreter]:

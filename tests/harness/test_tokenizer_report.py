@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from harness.tokenizer_report import ORDER, QUIET_BYTES, Codec, Text, codecs, measure, notes, tables, texts, write
-from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
 from reports.tokenizer_plot import write_plots
 from tasks.api import TaskError
@@ -74,7 +73,7 @@ def test_files_hold_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_an_unknown_baseline_is_named() -> None:
-    with pytest.raises(ModelError, match="--baseline xlm-r: not among the tokenizers bytes, letters; add it"):
+    with pytest.raises(TaskError, match="--baseline xlm-r: not among the tokenizers bytes, letters; add it"):
         measure(TWO, FAKES[:2], "xlm-r")
 
 
@@ -129,7 +128,7 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
 def test_bad_texts_are_named(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises((ModelError, TaskError), match=re.escape(message)):
+    with pytest.raises(TaskError, match=re.escape(message)):
         texts(tmp_path)
 
 

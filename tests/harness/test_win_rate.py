@@ -113,7 +113,7 @@ def test_verdicts_on_other_answers_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"id": "a"}', "row 1 has no text as 'text'"),
+        ('{"id": "a"}', "a.jsonl:1: field 'text' is missing"),
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}', "id 'a' is there twice"),
         ("nonsense", "not JSON"),
     ],
