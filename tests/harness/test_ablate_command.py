@@ -62,7 +62,7 @@ def test_no_documents_and_no_memory_are_one_line_before_the_start(narrow, docume
     with pytest.raises(TaskError, match=r"empty: no document there; put \.txt files in"):
         ablate(*command, "64", "--documents", tmp_path / "empty")
     monkeypatch.setattr("harness.ablation.units.free_memory", lambda device: 1000)
-    with pytest.raises(TaskError, match="a text of 300 tokens takes .* GB of keys .*; ask for shorter --lengths"):
+    with pytest.raises(TaskError, match=r"a text of 300 tokens takes .* GB of keys .*; ask for shorter --lengths"):
         ablate(*command, "64,300", "--documents", documents)
     assert not (tmp_path / "s").exists()
 

@@ -120,7 +120,7 @@ def test_a_lost_room_is_said_once_and_not_used_again(box):
     python = Interpreter(box)
     python._job.room._supervisor.kill()
     with pytest.raises(RoomLostError, match="run this again"):
-        python.run("1")
+        python.run("import time\ntime.sleep(20)")
     python.close()
     after = Interpreter(box)
     assert after.run("2").value == "2"
