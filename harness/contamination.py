@@ -104,7 +104,9 @@ def pieces(blocks: Iterable[str], n: int) -> Iterator[str]:
     for block in blocks:
         found = words(carried + block)
         carried = found.text[found.starts[-n] if len(found) > n else 0 if len(found) else -1 :]
-        if len(found) > n or len(carried) > CARRIED:
+        if len(carried) > CARRIED and found.ends[-1] < len(found.text):
+            yield found.text  # the last token is over, and may be left behind
+        elif len(carried) > CARRIED or len(found) > n:
             yield found.text[: found.starts[-1]]  # the last token may go on in the next block
         carried = carried[-CARRIED:]
     yield carried

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -118,7 +120,10 @@ def test_descriptors_beyond_1023(box):
 
 def test_a_lost_room_is_said_once_and_not_used_again(box):
     python = Interpreter(box)
-    python._job.room._supervisor.kill()
+    supervisor = python._job.room._supervisor.pid
+    zygotes = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    for pid in (supervisor, *map(int, zygotes)):
+        os.kill(pid, signal.SIGKILL)
     with pytest.raises(RoomLostError, match="run this again"):
         python.run("import time\ntime.sleep(20)")
     python.close()
