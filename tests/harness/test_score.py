@@ -214,7 +214,7 @@ def bad(tmp_path: Path, content: str | bytes) -> Path:
 
 ROW = '{"id": "sums/0", "text": "x"}\n'
 MISTAKES = {
-    "no such file": (None, "bad.jsonl: No such file"),
+    "no such file": (None, "nowhere.jsonl: No such file"),
     "empty": ("\n\n", "holds no completions"),
     "no JSON": (ROW + "{", "bad.jsonl:2: not JSON"),
     "a list": ("[1]", "bad.jsonl:1: not a JSON object"),
