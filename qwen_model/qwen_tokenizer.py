@@ -88,6 +88,10 @@ class QwenTokenizer(Tokenizer):
         """Ids of a text in which every control token is read: never with a user's words in it (see `encode_chat`)."""
         return self.encode(text, allowed_special=CONTROL)
 
+    def encode_letters(self, text: str) -> list[int]:
+        """Ids of a text in which no control token is read."""
+        return self.encode(text)
+
     def encode_raw(self, text: str) -> list[int]:
         """Ids without normalisation or control tokens, as the released base scripts of GSM8K and HumanEval encode."""
         _refuse_blanks(text)

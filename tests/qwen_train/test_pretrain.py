@@ -165,7 +165,7 @@ def test_sigterm_ends_with_143_and_the_same_command_ends_as_if_never_stopped(
         ({"model__vocab_size": 100}, "model.vocab_size: 100 rows are fewer than the tokenizer's 400 ids"),
         ({"training__batch": 6}, "training.batch: 6 sequences are not shared evenly"),
         ({"training__context": 10**6, "training__tokens": 1}, "fewer than one sequence"),
-        ({"training__weights": {"web": 1.0}}, "data.weights: no source 'web'"),
+        ({"training__weights": {"web": 1.0}}, "training.weights: no source 'web'"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(tokens, tmp_path, qwen_train, changes, said):
