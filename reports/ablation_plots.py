@@ -21,11 +21,6 @@ COLUMNS = 64
 PNG = {INK: "#222222", GRID: "#dddddd"}
 
 
-def is_share(metric: str) -> bool:
-    """Whether a metric is shown in per cent."""
-    return "perplexity" not in metric and "loss" not in metric and "rouge" not in metric
-
-
 @dataclass(frozen=True)
 class Plot:
     """A figure, drawn once for a file and once for the page."""
@@ -231,14 +226,14 @@ def _costs(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> 
 
 def _points(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> None:
     axes = figure.add_subplot()
-    share = is_share(str(cells["metric"].iloc[0]))
-    scale = 100 if share else 1
+    share = cells["kind"] == "share"
+    scale = share.map({True: 100, False: 1})
     value, low, high = (scale * cells[name] for name in ("value", "low", "high"))
     axes.errorbar(value, range(len(cells)), xerr=[value - low, high - value], fmt="o", color=COLOURS[0], capsize=3)
     axes.set_yticks(range(len(cells)), list(cells["cell"]), parse_math=False)
     axes.set_ylim(len(cells) - 0.5, -0.5)
-    metrics = ", ".join(dict.fromkeys(cells["metric"]))
-    axes.set_xlabel(f"{metrics}, %" if share else metrics)
+    metrics = dict.fromkeys((cells["metric"] + share.map({True: ", %", False: ""})).dropna())
+    axes.set_xlabel("; ".join(metrics))
     _plain(axes, colours, "x")
 
 

@@ -105,7 +105,7 @@ def check_base(base: str, names: Sequence[str]) -> None:
 
 
 def cell_rows(found: Sequence[Place]) -> list[Row]:
-    """One row per cell and length."""
+    """One row |= {"metric": place.metric, "kind": place.kind, "n": value.nper cell and length."""
     rows = []
     for place in found:
         row: Row = {"cell": place.cell, **place.switches}

@@ -145,7 +145,7 @@ def test_any_task_and_setting(narrow, tmp_path):
     )  # fmt: skip
     found = frame(tmp_path / "s" / "cells.csv")
     assert list(found["cell"]) == [f"logn={s} dtype={d}" for s in ("off", "on") for d in ("float32", "bfloat16")]
-    assert set(found["n"]) == {12} and set(found["metric"]) == {"accuracy"}
+    assert set(found["n"]) == {12} and set(found["metric"]) == {"accuracy"} and set(found["kind"]) == {"share"}
     # prompts are shorter than the trained length: LogN changes nothing, to the last digit
     texts = {}
     for run in json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]:
