@@ -22,7 +22,7 @@ from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
 from qwen_model.qwen_tokenizer import CONTROL, SPLIT, QwenTokenizer
 from qwen_train.errors import TrainError
-from qwen_train.tokenizer.train import expand, train
+from qwen_train.tokenizer.train import expand, ranks_of, train
 from qwen_train.tokenizer.vocabulary import read_tiktoken, write_vocabulary
 
 MODULES = ("argparse", "ast", "difflib", "inspect", "pdb", "random", "tarfile", "typing")
@@ -151,6 +151,13 @@ def test_the_released_vocabulary_can_be_expanded(tmp_path: Path) -> None:
     assert made.tokens[: len(released)] == released and made.dropped == 0
     write_vocabulary(tmp_path, made.tokens)
     assert len(load_tokenizer(tmp_path).encode(CHINESE[0])) < len(QwenTokenizer(obtain_vocabulary()).encode(CHINESE[0]))
+
+
+def test_a_size_without_merges_is_refused() -> None:
+    for size in (257, 464):
+        with pytest.raises(TrainError, match=f"--vocab-size: {size} ids; the bytes and control tokens alone are 464"):
+            ranks_of(size, "--vocab-size")
+    assert ranks_of(465, "--vocab-size") == 257 and len(train(TEXTS[:1], 257)) == 257
 
 
 def test_too_little_text_is_said(tokens: list[bytes]) -> None:
