@@ -158,6 +158,12 @@ def test_the_command_prints_and_writes(two, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
 
 
+def test_names_of_runs_are_no_markup(tmp_path):
+    runs = [make_run(tmp_path / name, {"sums": sums({1})}) for name in ("a_b_", "<i>|x")]
+    heading = shown.as_markdown([compare(*runs)]).splitlines()[0]
+    assert heading == r"## \<i\>\|x against a\_b\_"
+
+
 @pytest.mark.parametrize("name", ["md", "csv", "json"])
 def test_a_format_is_all_of_standard_output(name, two):
     done = harness("compare", *(run.path for run in two), "--format", name)

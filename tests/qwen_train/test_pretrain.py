@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
+import statistics
 import sys
 
 import pytest
@@ -17,6 +19,7 @@ from qwen_train import cli
 from qwen_train.tokens.write import write_tokens
 from qwen_train.trainer import trainer as training
 from qwen_train.trainer.logs import read_log
+from reports.training import write_page
 from tests.conftest import write_tokenizer
 
 RECIPE = {
@@ -249,3 +252,14 @@ def test_token_files_of_another_tokenizer_are_refused(trained, tokens, tmp_path,
     arguments = ("--tokens", tokens, "--out", tmp_path / "run", "--start", tmp_path / "model")
     code, error = qwen_train("pretrain", write_recipe(tmp_path), *arguments)
     assert code == 2 and f"of another tokenizer than {tmp_path / 'model'}" in error
+
+
+def test_a_step_without_a_finite_loss_is_left_out_of_the_page_and_counted(trained, tmp_path):
+    for name in ("run.json", "log.jsonl"):
+        shutil.copy(trained / name, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if row["kind"] == "train"]
+    steps[-2]["loss"], steps[3]["grad_norm"] = math.nan, math.inf
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mean = statistics.fmean(row["loss"] for row in steps if row is not steps[-2])
+    assert f"{mean:.3f} nats (1 not finite, left out)" in write_page(tmp_path).read_text()

@@ -97,6 +97,16 @@ def test_versions_and_two_runs_of_one_model_are_told_apart(tmp_path: Path) -> No
     assert "Version 3 of mmlu." in table.footnotes
 
 
+def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    paths = []
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        paths.append(sized(tmp_path / name / "run", "same", None))
+    assert [line.model for line in beside(paths, "table_2").lines if line.ours] == [f"same, {path}" for path in paths]
+    drawn = write_figure(beside(paths, "figure_2"), tmp_path)[1].read_text()
+    assert all(f"same, {path} (ours)" in drawn for path in paths)
+
+
 def test_csv_read_back_by_pandas_is_the_frame(runs: list[Path]) -> None:
     for name in ("table_2", "table_5", "figure_2"):
         frame = beside(runs, name).frame
