@@ -148,7 +148,7 @@ def summary_table(run: Run) -> Summary:
 
 def chief(spec: Mapping[str, Any], result: TaskResult) -> str:
     """The number that stands for a task: its metric, or the first there is where no sample has that."""
-    metric = spec.get("metric")
+    metric: str = spec.get("metric", "")
     return metric if metric in result.metrics else next(iter(result.metrics))
 
 

@@ -86,7 +86,8 @@ class Mixture:
                 f"training.weights: no source {unknown[0]!r} in {files.folder}; it has {', '.join(files.sources)}"
             )
         streams = {name: files.open(name) for name in weights or files.sources}
-        chosen = dict(weights or {name: len(its) for name, its in streams.items() if len(its) > length})
+        sizes = {name: float(len(its)) for name, its in streams.items() if len(its) > length}
+        chosen = dict(weights) if weights else sizes
         slots = _apportioned(chosen) if chosen else {}
         while not weights and 0 in slots.values():
             slots = _apportioned({name: chosen[name] for name, count in slots.items() if count})
