@@ -236,8 +236,8 @@ def test_every_source_has_a_file_name_of_its_own(source):
 
 def test_sources_alike_but_for_signs_stay_apart_and_can_be_named(tokenizer, tmp_path):
     sources = ["维基", "百科", "a/b", "a_b", "validation", ".."]
-    rows = [row for source in sources for row in texts(20, source)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"id": "s\ud800", "text": "a"}]))
+    rows = [row for source in sources for row in texts(20, source)] + [{"id": "s\ud800", "text": "a"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = write_tokens(tmp_path / "a.jsonl", tokenizer, tmp_path / "tokens", validation=0)
     names = ["维基", "百科", "a%2Fb", "a_b", "%76alidation", "%2E."]
     assert {name: files.manifest["sets"][name]["documents"] for name in names} == dict.fromkeys(names, 20)
