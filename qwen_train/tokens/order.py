@@ -99,7 +99,7 @@ class Mixture:
         """Sources that are not read: shorter than one sequence, or less than 1/BLOCK of the tokens."""
         self.seed, self.length = seed, length
         self._per_block = list(slots.values())
-        self._slots = np.repeat(np.arange(len(slots)), self._per_block)
+        self._slots: Array = np.repeat(np.arange(len(slots)), self._per_block)
         self._block = functools.lru_cache(maxsize=4)(self._drawn)
 
     def _drawn(self, block: int) -> tuple[Array, Array]:

@@ -129,6 +129,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         held += found.low <= 0.1 <= found.high
     assert held / repeats > 0.94
 
+
 def test_reasons_in_markdown_are_no_markup():
     outcome = Outcome(
         says="a_b", unit="", bound="", bounds=(), effect=None, each=(), verdict="not run", why="no <b>run</b>_x_"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import itertools
 import json
 import shutil
 from urllib.parse import unquote
@@ -154,7 +155,7 @@ def test_what_the_user_can_mend_is_one_line(documents, tokenizer, files, tmp_pat
         Mixture(files, 32, 0, {"wiki": 1})
     with pytest.raises(TrainError, match="fewer than one sequence"):
         Mixture(files, 10**6, 0)
-    with pytest.raises(TrainError, match="training.weights: 'code' has less than 1/1024"):
+    with pytest.raises(TrainError, match=r"training\.weights: 'code' has less than 1/1024"):
         Mixture(files, 32, 0, {"web": 1, "code": 1e-6})
     with pytest.raises(TrainError, match="give a multiple of 12"):
         TokenBatches(Mixture(files, 32, 0), World(0, 3), batch=8, micro_batch=4, across_documents=True)
@@ -222,7 +223,7 @@ def test_a_page_that_quotes_control_tokens_stays_one_document(tokenizer, tmp_pat
     tokens = stream.read(0, len(stream)).tolist()
     assert [token for token in tokens if token in control] == [files.manifest["separator"]] * 2
     begins = [0, *stream.ends.tolist()]
-    found = [reads.decode(tokens[at:end]) for at, end in zip(begins, begins[1:], strict=False)]
+    found = [reads.decode(tokens[at:end]) for at, end in itertools.pairwise(begins)]
     assert sorted(found) == sorted(pages)
 
 
@@ -261,7 +262,7 @@ def test_sources_too_small_to_be_read_are_left_out_and_said(files, tokenizer, tm
     TokenBatches(mixture, World(1, 2), batch=8, micro_batch=4, across_documents=True)
     TokenBatches(Mixture(files, 8, 0), World(0, 1), batch=8, micro_batch=4, across_documents=True)
     assert capsys.readouterr().err == ""
-    with pytest.raises(TrainError, match="tiny: .* fewer than one sequence"):
+    with pytest.raises(TrainError, match=r"tiny: .* fewer than one sequence"):
         Mixture(small, 8, 0, {"web": 1, "tiny": 1})
 
 

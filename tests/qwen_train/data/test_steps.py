@@ -181,7 +181,7 @@ def test_the_classifier_learns_the_text_of_pages_as_it_will_judge_it(tmp_path: P
 def test_a_damaged_file_of_examples_is_named(tmp_path: Path) -> None:
     good = write_jsonl(tmp_path / "good.jsonl", [{"text": prose(n)} for n in range(20)])
     (tmp_path / "bad.jsonl.gz").write_bytes(gzip.compress(good.read_bytes())[:-20])
-    with pytest.raises(TrainError, match="quality: .*bad.jsonl.gz: damaged or unreadable"):
+    with pytest.raises(TrainError, match=r"quality: .*bad\.jsonl\.gz: damaged or unreadable"):
         scores.train_quality(Quality(good=good, bad=tmp_path / "bad.jsonl.gz"), "text", tmp_path)
 
 
