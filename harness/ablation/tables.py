@@ -105,7 +105,7 @@ def check_base(base: str, names: Sequence[str]) -> None:
 
 
 def cell_rows(found: Sequence[Place]) -> list[Row]:
-    """One row |= {"metric": place.metric, "kind": place.kind, "n": value.nper cell and length."""
+    """One row per cell and length."""
     rows = []
     for place in found:
         row: Row = {"cell": place.cell, **place.switches}
@@ -116,7 +116,7 @@ def cell_rows(found: Sequence[Place]) -> list[Row]:
             losses = list(place.values.values())
             row |= {"documents": value.n, "nll": math.fsum(losses) / len(losses), "perplexity": value.value}
         else:
-            row |= {"metric": place.metric, "n": value.n, "value": value.value}
+            row |= {"metric": place.metric, "kind": place.kind, "n": value.n, "value": value.value}
         row |= {"low": value.low, "high": value.high}
         for name, extra in place.more.items():
             row |= {name: extra.value, f"{name} low": extra.low, f"{name} high": extra.high}

@@ -98,7 +98,7 @@ def test_a_task_whose_metric_no_sample_has_is_on_a_page_of_several_runs(measured
     whole["tasks"]["tools"]["metrics"]["rouge (micro)"] = metrics["rouge"]
     path.write_text(json.dumps(whole))
     lacking = Run(measured_run.path)
-    found = frames.results({"a": lacking, "b": run}).set_index(["run", "task", "part", "name"])["kind"]
+    found = frames.results({"a": lacking, "b": run}).set_index(["run", "task", "part", "name"])["kind"].sort_index()
     assert found["a", "tools"].loc["metric"].to_dict() == {"rouge": "mean"}
     assert found["a", "tools", "measure", "rouge (micro)"] == "mean"
     write_site(measured_run.path / "both.html", [lacking, run])
