@@ -45,7 +45,7 @@ class HFAgentRun(Task):
     """One request, one piece of code; every wording of a problem is an item."""
 
     name: ClassVar[str] = "hf-agent-run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Hugging Face Agent, run mode"
     protocol: ClassVar[Literal["base", "chat"]] = "chat"
     shots: ClassVar[int] = 0
