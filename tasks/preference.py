@@ -23,7 +23,10 @@ SETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless
 def hh_source(name: str) -> Source:
     return Source(
         name=f"hh-rlhf {name}",
-        files=(f"hh_rlhf/{name}_test.jsonl", f"hh_rlhf/{name}/test.jsonl*", f"{name}/test.jsonl*"),
+        files=(
+            *(f"hh_rlhf/{name}_test.jsonl", f"hh_rlhf/{name}/test.jsonl", f"hh_rlhf/{name}/test.jsonl.gz"),
+            *(f"{name}/test.jsonl", f"{name}/test.jsonl.gz"),
+        ),
         hub="Anthropic/hh-rlhf",
         folder=name,
         split="test",

@@ -78,6 +78,11 @@ def empty_data(tmp_path):
     return tmp_path
 
 
+def doubled_data(tmp_path):
+    (tmp_path / "win_rate.jsonl").write_text('{"id": "p", "category": "math", "prompt": "1 + 1?"}\n' * 2)
+    return tmp_path
+
+
 def broken_task(tmp_path):
     (tmp_path / "broken.py").write_text("class X(")
     return tmp_path / "broken.py"
@@ -91,6 +96,10 @@ MISTAKES = {
     "truncated GGUF": (lambda t, m: ["--task", SUMS, "--model", damaged_gguf(t)], "damaged or truncated GGUF"),
     "a text file": (lambda t, m: ["--task", SUMS, "--model", m / "config.json"], "neither a folder nor a .gguf file"),
     "empty data": (lambda t, m: ["--task", "gsm8k-chat", "--model", m, "--data-dir", empty_data(t)], "holds no rows"),
+    "an id twice": (
+        lambda t, m: ["--task", "win-rate", "--model", m, "--data-dir", doubled_data(t)],
+        "win-rate: id 'p' is there twice",
+    ),
     "no data folder": (lambda t, m: ["--task", "gsm8k-chat", "--model", m, "--data-dir", t / "no"], "no such folder"),
     "wrong filter": (lambda t, m: ["--task", SUMS, "--model", m, "--filter", "subject=x"], "its fields are i, parity"),
     "wrong value": (lambda t, m: ["--task", SUMS, "--model", m, "--filter", "parity=7"], "there are 0, 1"),

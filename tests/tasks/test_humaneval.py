@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 
+from harness.data import Data
 from tasks.api import Chat, Check, TaskError
 from tasks.humaneval import HumanEval, HumanEvalChat, HumanEvalEvalPlusChat
 from tasks.sanitize import longest_program, sanitize
@@ -20,6 +24,15 @@ PROTOCOLS = [HumanEval, HumanEvalChat, HumanEvalEvalPlusChat]
 
 def sample_of(task, **changes):
     return task.samples(lambda source: [ROW | changes])[0]
+
+
+@pytest.mark.parametrize("folder", ["humaneval", "."])
+def test_a_data_folder_with_the_file_packed_and_unpacked_has_every_problem_once(folder, tmp_path):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    line = json.dumps(ROW).encode() + b"\n"
+    (tmp_path / folder / "HumanEval.jsonl").write_bytes(line)
+    (tmp_path / folder / "HumanEval.jsonl.gz").write_bytes(gzip.compress(line))
+    assert [sample.id for sample in HumanEval().samples(Data(tmp_path))] == ["HumanEval/7"]
 
 
 def test_prompt_base():
