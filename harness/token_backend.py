@@ -45,7 +45,7 @@ class TokenBackend(Backend):
         read = dict(zip(sequences, await asyncio.gather(*map(self.read, sequences)), strict=True))
         found = []
         for item in items:
-            own = read[item.context + item.tokens][-len(item.tokens) :]
+            own = read[item.context + item.tokens][len(item.context) - 1 :]
             found.append(Scored(math.fsum(one.logprob for one in own), all(one.greedy for one in own)))
         return found
 

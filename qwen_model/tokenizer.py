@@ -82,14 +82,14 @@ class Tokenizer:
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Ids of a context and of what follows it, encoded together and then parted, as lm-evaluation-harness does.
 
-        Blanks at the context's end are the continuation's; a text of no context stands behind `begin`'s token.
+        Blanks at the context's end are the continuation's; a text of no other context stands behind `begin`'s token.
         """
         name, begin = self.begin()
+        bare = context.rstrip()
+        continuation, context = context[len(bare) :] + continuation, bare
         if not context:
             ids = self.encode_rendered(continuation)
             return ([begin], ids) if ids[:1] != [begin] else (ids[:1], ids[1:])
-        bare = context.rstrip()
-        continuation, context = context[len(bare) :] + continuation, bare
         # what already begins so is not begun twice
         encode = self.encode_rendered if context.startswith(name) else self.encode
         before = encode(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from harness import evaluate
+from harness.encoding import Encoding
 from harness.engine import Engine
 from harness.evaluation import Progress, Settings, execute, prepare
 from harness.records import Run, RunError
 from harness.registry import task_class
+from harness.token_backend import TokenBackend
 from qwen_model import load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from qwen_model.scoring import Continuation, Scored
 from tasks.api import TaskError
 from tests.conftest import make_checkpoint
 
@@ -60,8 +64,6 @@ def test_in_a_notebook_where_a_loop_runs_already(tiny, tmp_path, whole):
     async def cell() -> Run:
         return evaluate([SUMS], str(tiny), limit=4, out=tmp_path / "run")
 
-    import asyncio
-
     ids = {row["id"] for row in rows(asyncio.run(cell()))}
     assert len(ids) == 4 and ids <= {row["id"] for row in rows(whole)}
 
@@ -75,8 +77,6 @@ def test_a_finished_run_is_read_without_a_trace(whole):
 
 @pytest.mark.parametrize(("batch_tokens", "slots"), [(1, 1), (40, 3), (4096, 64)])
 def test_batching_changes_nothing(tiny, whole, batch_tokens, slots):
-    import asyncio
-
     checkpoint = find_checkpoint(str(tiny))
     task = task_class(SUMS)()
     engine = Engine(
@@ -97,6 +97,22 @@ def test_batching_changes_nothing(tiny, whole, batch_tokens, slots):
         assert (mine.response, mine.verdict.answer) == (row["response"], row["answer"])
         if row["choice_logprobs"]:
             assert mine.verdict.choice_logprobs == pytest.approx(row["choice_logprobs"], abs=1e-4)
+
+
+def test_nothing_before_a_text_is_the_begin_token(tiny):
+    encoding = Encoding(load_tokenizer(tiny), 64)
+    [alone] = encoding.continuations(encoding.prompt(""), ["a b"], None)
+    assert alone == encoding.pair("", "a b")[0] and alone.context == (2,)
+
+
+def test_no_token_to_score_is_certain_where_whole_sequences_are_read():
+    class Reads:
+        async def read(self, ids):
+            return [Scored(-1.0, greedy=False)] * (len(ids) - 1)
+
+    items = [Continuation((1, 2, 3), ()), Continuation((1,), (2, 3))]
+    found = asyncio.run(TokenBackend._scored(Reads(), items))
+    assert found == [Scored(0.0, greedy=True), Scored(-2.0, greedy=False)]
 
 
 def test_hf_backend_gives_the_same(tiny, whole, tmp_path):

@@ -142,6 +142,13 @@ def test_scores_equal_one_dense_pass_each(model, budget):
     assert reader.tokens < dense / 2
 
 
+def test_nothing_to_score_is_certain_and_nothing_before_it_is_refused(model):
+    [(_, scored)] = next(score(Reader(model), [Continuation((5, 6), ())]))
+    assert (scored.logprob, scored.greedy) == (0.0, True)
+    with pytest.raises(ValueError, match="context: it holds no token"):
+        Continuation((), (5,))
+
+
 PROMPTS = [
     "def add(a, b):",
     "The",
