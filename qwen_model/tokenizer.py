@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -41,9 +42,10 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.config = read_json(folder / "tokenizer_config.json")
-        template = self.config.get("chat_template")
         separate = folder / "chat_template.jinja"
-        self.chat_template: str | None = separate.read_text(encoding="utf-8") if separate.is_file() else template
+        self.chat_template = (
+            separate.read_text(encoding="utf-8") if separate.is_file() else _template(self.config.get("chat_template"))
+        )
         self.eos_ids = self._end_ids(folder)
 
     def _end_ids(self, folder: Path) -> tuple[int, ...]:
@@ -148,11 +150,20 @@ class Tokenizer:
                 bos_token=self._special("bos_token"),
                 eos_token=self._special("eos_token"),
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError) as error:
             raise ModelError(f"the checkpoint's chat template failed: {error}") from error
         return text + prefill
 
 
+def _template(found: object) -> str | None:
+    """A checkpoint's chat template: of a list of named ones that which is called "default"."""
+    if isinstance(found, list):
+        named = (one for one in found if isinstance(one, dict) and one.get("name") == "default")
+        found = next(named, {}).get("template")
+    return found if isinstance(found, str) else None
+
+
+@functools.lru_cache(maxsize=4)  # a model's own is rendered for every sample
 def _compile(template: str) -> jinja2.Template:
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment

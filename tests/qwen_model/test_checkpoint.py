@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from qwen_model import ModelError, load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from qwen_model.tokenizer import _compile
 from tests.conftest import make_checkpoint
 
 
@@ -301,6 +304,10 @@ def test_a_template_that_refuses_is_an_error(folder):
     )
     with pytest.raises(ModelError, match="no system"):
         load_tokenizer(find_checkpoint(str(folder))).render([("user", "x")])
+    adds = {"chat_template": "{{ messages[0].content + 1 }}"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | adds))
+    with pytest.raises(ModelError, match="chat template failed"):
+        load_tokenizer(folder).render([("user", "x")])
 
 
 def test_a_message_forges_no_control_token(tiny):
@@ -320,3 +327,26 @@ def test_a_context_of_blanks_is_none(tiny):
     tokenizer = load_tokenizer(tiny)  # which adds no begin token; its end token is 2
     assert tokenizer.encode_pair(" \n", "x") == ([2], tokenizer.encode_rendered(" \nx"))
     assert tokenizer.encode_pair("", "<|im_end|>x") == ([2], tokenizer.encode_rendered("x"))
+
+
+def test_of_several_templates_the_default_is_taken(folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ messages[0].content }}!"}]
+    for templates in (named, named[:1]):
+        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": templates}))
+        tokenizer = load_tokenizer(folder)
+        assert tokenizer.chat_template == (named[1]["template"] if len(templates) == 2 else None)
+    with pytest.raises(ModelError, match="has no chat template"):
+        tokenizer.render([("user", "x")])
+
+
+def test_a_template_is_compiled_once_and_tells_todays_date(folder, monkeypatch):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    template = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+    tokenizer = load_tokenizer(folder)
+    before = _compile.cache_info().misses
+    for day in (1, 2):
+        monkeypatch.setattr("qwen_model.tokenizer.datetime", SimpleNamespace(now=lambda day=day: datetime(2023, 9, day)))
+        assert tokenizer.render([("user", "x")]) == f"0{day} Sep 2023 x"
+    assert _compile.cache_info().misses == before + 1
