@@ -31,6 +31,7 @@ from tasks.api import (
     Verdict,
 )
 from tasks.gsm8k import GSM8KChat
+from tasks.numbers import NUMBER, last_number
 from tasks.rows import bad, fetch, text, value
 
 SYSTEM = "You are a helpful assistant."
@@ -155,7 +156,7 @@ class CodeInterpreter(Task):
     def samples(self, load: Loader) -> list[Sample]:
         found = []
         for index, row in enumerate(fetch(load, self.source)):
-            item = str(row["id"]) if "id" in row else f"code-interpreter/{index}"
+            item = str(value(self.source, index, row, "id")) if "id" in row else f"code-interpreter/{index}"
             category = self._category(item, row)
             files = row.get("files") or {}
             if not (isinstance(files, Mapping) and all(isinstance(content, str) for content in files.values())):
@@ -197,6 +198,7 @@ class CodeInterpreterAnswers(CodeInterpreter):
     """Correctness on items that say what is right: a number, a text, or what a plot has to show."""
 
     name = "code-interpreter-answers"
+    version = 2
     title = "Code interpreter, right answers and plots"
 
     def samples(self, load: Loader) -> list[Sample]:
@@ -247,10 +249,11 @@ class CodeInterpreterGSM8K(GSM8KChat):
 
 def answered(reply: str, gold: str) -> bool:
     """Whether the reply's last number is the gold one, or, where that is no number, whether it holds the gold text."""
-    if re.fullmatch(r"-?\d+(\.\d+)?", gold) is None:
+    wanted = last_number(gold) if NUMBER.fullmatch(gold) else None
+    if wanted is None:
         return re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", reply, re.IGNORECASE) is not None
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", reply)
-    return bool(numbers) and close(float(numbers[-1].replace(",", "")), float(gold))
+    found = last_number(reply)
+    return found is not None and close(float(found), float(wanted))
 
 
 def shows(axes: Any, wanted: Mapping[str, Any]) -> bool:

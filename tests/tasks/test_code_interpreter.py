@@ -157,6 +157,15 @@ def test_observation():
         ("It was a sunday.", "Sunday", True),
         ("Sundays", "Sunday", False),
         ("none", "3", False),
+        ("0.73909 rounded to 5 decimal places", "0.73909", True),
+        ("The area is 42 m^2.", "42", True),
+        ("The area is 42 m^2.", "2", False),
+        ("About 2.5e3 of them", "2500.0", True),
+        ("3 x 10^8 m/s", "300000000", True),
+        ("It is 1e-05.", "1e-05", True),
+        ("It is 0.00001.", "1e-05", True),
+        ("It is 0.5, as 1e-05 says to me.", "0.5", False),
+        ("The day is 2024-03-02.", "2024-03-02", True),
     ],
 )
 def test_answers(reply, gold, right):
@@ -172,6 +181,9 @@ def test_plots():
     ("row", "said"),
     [
         ({"category": "poetry"}, "neither 'category' nor 'tags'"),
+        ({"category": 7}, "neither 'category' nor 'tags'"),
+        ({"category": None}, "field 'category' is missing"),
+        ({"id": None}, "field 'id' is missing"),
         ({"files": ["a"]}, "field 'files' is not an object"),
         ({"query": None}, "field 'query' is missing"),
     ],
