@@ -124,7 +124,8 @@ def json_object(content: str | bytes, where: str, remedy: str) -> JsonRow:
     """A JSON object from text. Raises TaskError, one line of `where` and `remedy`."""
     try:
         row = json.loads(content)
-    except ValueError as error:
+        json.dumps(row, ensure_ascii=False).encode()  # a ValueError for half a character, as "\ud800" is
+    except (ValueError, RecursionError) as error:
         raise TaskError(f"{where}: not JSON ({error}); {remedy}") from error
     if not isinstance(row, dict):
         raise TaskError(f"{where}: not a JSON object; {remedy}")

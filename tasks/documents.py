@@ -36,6 +36,7 @@ def lines(path: Path) -> Iterator[tuple[str, str, str]]:
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()  # a ValueError for half a character, as "\ud800" is
         except (ValueError, RecursionError) as error:
             raise TaskError(f"{where}: not JSON ({error}); mend the line") from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
