@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import evaluate
+from harness.completions import read_completions
 from harness.evaluation import Progress, Settings, execute, prepare
 from harness.records import Run, RunError
 from harness.scoring import Selection, score_completions, score_run
@@ -172,6 +173,11 @@ def test_completions_are_judged_as_replies(tmp_path):
     assert run.spec["model"]["name"] == "mine.jsonl" and len(run.spec["model"]["fingerprint"]) == 64
     again = score(run.path, GUESSES)
     assert again.results == run.results and rows(again, "guesses") == rows(run, "guesses")
+
+
+def test_line_ends_of_another_system_are_read_as_models_write_them(tmp_path):
+    path = write(tmp_path / "mine.jsonl", [("sums/0", "```python\r\nx\r\n```"), ("sums/1", "a\rb")])
+    assert [text for _, _, text in read_completions(path).lines] == ["```python\nx\n```", "a\rb"]
 
 
 def test_several_completions_are_pass_at_k(tmp_path):
