@@ -190,9 +190,10 @@ class Generator(Generic[Key]):
     def _finished(self, row: _Written[Key]) -> Generated[Key] | None:
         request, ids = row.request, row.tokens
         finish: Literal["stop", "eos", "length"]
+        tail = self.tokenizer.decode(ids[-row.tail :]) if request.stop else ""
         if ids[-1] in self.tokenizer.eos_ids:
             finish, ids = "eos", ids[:-1]
-        elif request.stop and any(stop in self.tokenizer.decode(ids[-row.tail :]) for stop in request.stop):
+        elif any(stop in tail for stop in request.stop):
             finish = "stop"
         elif len(ids) >= request.max_tokens:
             finish = "length"

@@ -217,6 +217,13 @@ def test_stop_strings_cut_across_tokens(model, tokenizer):
     assert cut.tokens == free.tokens[: len(cut.tokens)]
 
 
+def test_a_step_decodes_its_rows_tail_once_whatever_the_stop_strings(model, tokenizer, monkeypatch):
+    decode, calls = tokenizer.decode, []
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: calls.append(len(ids)) or decode(ids))
+    (done,) = generate(model, tokenizer, ["The cat"], max_tokens=20, stop=("never there", "nor there", "nor here"))
+    assert len(calls) == len(done.tokens) + 1  # and once the whole text
+
+
 def test_top_p_draws_only_from_the_nucleus(model, tokenizer):
     (greedy,) = generate(model, tokenizer, ["The cat"], max_tokens=12)
     (nucleus,) = generate(model, tokenizer, ["The cat"], max_tokens=12, temperature=1.0, top_p=1e-6)
