@@ -35,7 +35,7 @@ class HumanEvalPack(Task):
     """The model continues the declaration and its comment to the end of the function."""
 
     name: ClassVar[str] = "humanevalpack"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "HumanEvalPack synthesize, six languages, 0-shot completion"
     protocol: ClassVar[Literal["base", "chat"]] = "base"
     shots: ClassVar[int] = 0

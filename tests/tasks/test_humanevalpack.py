@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from harness.sandbox import SandboxUnavailable
 from harness.sandbox.languages import LANGUAGES as BUILT
 from harness.sandbox.languages import Workshop
 from tasks.humanevalpack import LANGUAGES, HumanEvalPack
+from tasks.humanevalpack_programs import program
 from tests.tasks.references import KINDS, Built, outcomes, samples_of, unexpected
 from tests.tasks.scripted import SHARED, Says, judge
 
@@ -143,6 +145,22 @@ def test_an_endless_loop_is_a_timeout(language):
     built = built_for(language)
     built.shop._seconds = 1
     assert outcome(language, loop.get(language, "    while (1) {}\n}\n"), built) == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("code", "packages"),
+    [
+        ("    if s[0] == '\"' { return strings.ToUpper(\"a\") }\n", {"strings"}),
+        ("    if s[0] == '\\'' { return sort.X }; return \"'\" + strconv.Y\n", {"sort", "strconv"}),
+        ("    a := `\" strings.X`; return errors.Y // don't sort.X\n", {"errors"}),
+        ('    return "\\" strings.X" + "http://" + bytes.Y /* regexp.X */\n', {"bytes"}),
+    ],
+)
+def test_packages_that_go_code_uses_are_imported_and_no_others(code, packages):
+    row = {key: str(value) for key, value in ROWS["go"].items()}
+    source = program("go", row, code + "}\n", "word", control=False)
+    imported = set(re.findall(r'"([^"]+)"', source.partition(")")[0]))
+    assert imported == packages | {"fmt", "os", "testing", "github.com/stretchr/testify/assert"}
 
 
 def test_extraction():
