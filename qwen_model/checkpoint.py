@@ -74,7 +74,8 @@ def check_device(device: str) -> None:
     """Raises ModelError for a device that models are not run on, or that is not here."""
     import torch
 
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+    there = ["cpu", *(name for number in range(torch.cuda.device_count()) for name in ("cuda", f"cuda:{number}"))]
+    if device not in there:
         raise ModelError(f"device: {device!r} is not to be had here; cpu is, and cuda where torch finds a GPU")
 
 

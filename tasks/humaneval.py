@@ -138,6 +138,7 @@ class HumanEvalEvalPlusChat(HumanEval):
     """EvalPlus's chat protocol, in which the answer is begun for the model, on HumanEval's original tests."""
 
     name = "humaneval-evalplus-chat"
+    version = 3
     title = "HumanEval, 0-shot chat in EvalPlus's format"
     protocol = "chat"
     decoding = Decoding(

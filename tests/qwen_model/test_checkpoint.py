@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen_model import ModelError, load_model
-from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from qwen_model.checkpoint import check_device, find_checkpoint, load_tokenizer
 from qwen_model.tokenizer import _compile
 from tests.conftest import make_checkpoint
 
@@ -350,3 +350,13 @@ def test_a_template_is_compiled_once_and_tells_todays_date(folder, monkeypatch):
         monkeypatch.setattr("qwen_model.tokenizer.datetime", SimpleNamespace(now=lambda day=day: datetime(2023, 9, day)))
         assert tokenizer.render([("user", "x")]) == f"0{day} Sep 2023 x"
     assert _compile.cache_info().misses == before + 1
+
+
+@pytest.mark.parametrize(("gpus", "refused"), [(0, ["cuda", "cuda:0", "tpu"]), (1, ["cuda:1", "cudafoo", "cuda:x"])])
+def test_a_device_that_is_not_here_is_named(monkeypatch, gpus, refused):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    for device in refused:
+        with pytest.raises(ModelError, match=f"device: '{device}' is not to be had here"):
+            check_device(device)
+    for device in ["cpu", *["cuda", "cuda:0"][: 2 * gpus]]:
+        check_device(device)

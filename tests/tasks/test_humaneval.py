@@ -206,6 +206,7 @@ def test_longest_program():
     assert longest_program("a = 1\nb = 2\n?\nc = 3\nd = 4") == "a = 1\nb = 2"  # the first of equals
     assert longest_program("a = 1\n\n\n?\nc = 3\nd = 4\n?") == "c = 3\nd = 4"  # blank lines do not count
     assert longest_program("words without sense") == "words without sense"
+    assert longest_program("a = 1\nb = 2\n" + "?\n" * 10_000 + "c = 3\n" * 3) == "a = 1\nb = 2"  # at once
     assert sanitize("def f(): return '\0'\n", "f") == ""  # the parser refuses it with a ValueError
     assert sanitize("x = " + "(" * 5000 + ")" * 5000 + "\ny", "x") == ""
 
