@@ -89,6 +89,9 @@ class Chat:
 
 Prompt = str | Chat
 
+SYSTEM = "You are a helpful assistant."
+"""The system turn of the report's chat scripts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     CellResult,
     Chat,
     Decoding,
@@ -32,12 +33,10 @@ from tasks.api import (
 )
 from tasks.gsm8k import GSM8KChat
 from tasks.numbers import NUMBER, last_number
+from tasks.react import PROMPT
 from tasks.rows import bad, fetch, text, value
 
-SYSTEM = "You are a helpful assistant."
-REACT = """\
-Answer the following questions as best you can. You have access to the following tools:
-
+TOOL = """\
 code_interpreter: Call this tool to interact with the Code Interpreter API.
 What is the Code Interpreter API useful for?
 Code Interpreter is used to execute Python code to deal with the following tasks:
@@ -49,22 +48,8 @@ Parameters:
 code
 ```
 Enclose the code within triple backticks (```) at the beginning and end of the code.
-
-
-Use the following format:
-
-Question: the input question you must answer
-Thought: you should always think about what to do
-Action: the action to take, should be one of [code_interpreter]
-Action Input: the input to the action
-Observation: the result of the action
-... (this Thought/Action/Action Input/Observation can be repeated zero or more times)
-Thought: I now know the final answer
-Final Answer: the final answer to the original input question
-
-Begin!
-
-Question: {}"""
+"""
+REACT = PROMPT.format(tools=TOOL, names="code_interpreter", query="{}")
 CATEGORIES = ("math", "general", "visualization")
 EXECUTIONS = {"math": 1, "general": 1, "visualization": 3}
 GSM8K_EXECUTIONS = 3

@@ -47,11 +47,12 @@ def lines(path: Path) -> Iterator[tuple[str, str, str]]:
         yield str(name), row["text"], where
 
 
-def text_of(path: Path) -> str:
-    """A text file. Raises TaskError."""
+def text_of(path: Path, option: str = "") -> str:
+    """A text file, without a byte order mark. Raises TaskError that names it, and the `option` that gave it."""
+    where = f"{option} {path}".lstrip()
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise TaskError(f"{path}: cannot be read ({error.strerror}); name another") from error
+        raise TaskError(f"{where}: cannot be read ({error.strerror}); name another") from error
     except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise TaskError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error

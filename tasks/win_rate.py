@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Decoding,
     Installed,
@@ -27,7 +28,6 @@ from tasks.api import (
 )
 from tasks.rows import fetch, text
 
-SYSTEM = "You are a helpful assistant."
 ANSWERED, WIN, TIE, LOSS = "answered", "win", "tie", "loss"
 JUDGE = """\
 Compare two answers to the same request. Judge how helpful, right and complete they are, and how well they are \

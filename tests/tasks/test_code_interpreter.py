@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -10,6 +11,7 @@ import pytest
 
 from tasks.api import Chat, Reply, TaskError
 from tasks.code_interpreter import (
+    REACT,
     CodeInterpreter,
     CodeInterpreterAnswers,
     CodeInterpreterGSM8K,
@@ -81,6 +83,12 @@ def test_prompt():
     assert question.startswith("Answer the following questions as best you can.")
     assert "should be one of [code_interpreter]\n" in question
     assert question.endswith("\nBegin!\n\nQuestion: Files `a.csv`, `b.csv`. How much?")
+
+
+def test_the_prompt_is_the_released_one_to_the_byte():
+    assert hashlib.sha256(REACT.encode()).hexdigest() == (
+        "c02e330854942b14f3cf8ed520aabf8746c6a2ee25f3f8a97d526d4c6c92f526"
+    )
 
 
 def test_a_conversation_goes_on_with_what_came_of_the_code():

@@ -210,6 +210,12 @@ def test_bad_data(rows, said):
         assert said in str(caught.value) and "--data-dir" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_header(tmp_path):
+    (tmp_path / "header.txt").write_text("\ufeffQuestion: 1\n", encoding="utf-8")
+    task = GSM8K(Options(shots_file=tmp_path / "header.txt"))
+    assert task.prompt(sample_of(task, "#### 2")).startswith("Question: 1\n")
+
+
 def test_bad_shots_file(tmp_path):
     with pytest.raises(TaskError, match=r"--shots-file .*none\.txt"):
         GSM8K(Options(shots_file=tmp_path / "none.txt")).samples(lambda source: [ROW])
