@@ -17,8 +17,8 @@ from pathlib import Path
 
 from qwen_model import chatml
 from qwen_model.catalogue import VOCABULARY
-from qwen_model.config import ModelError
-from qwen_model.tokenizer import Tokenizer, read_json
+from qwen_model.config import ModelError, read_json
+from qwen_model.tokenizer import Tokenizer
 
 FILE = VOCABULARY.hub_file
 RANKS = 151_643

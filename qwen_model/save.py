@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_model.config import ModelError
+from qwen_model.config import ModelError, read_json
 from qwen_model.config_json import Layout, write_model_config
 from qwen_model.new_folder import new_folder
 from qwen_model.safetensors_writer import Outgoing, write_safetensors
@@ -75,7 +75,7 @@ def _copy_tokenizer(source: Path, target: Path) -> dict[str, Any]:
     for name in _KEPT:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_json(source / "config.json")
     return {name: config[name] for name in _KEPT_FIELDS if config.get(name) is not None}
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_model.config import ModelError
+from qwen_model.config import ModelError, read_json
 
 if TYPE_CHECKING:
     import jinja2
@@ -179,14 +179,3 @@ def _compile(template: str) -> jinja2.Template:
     environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
     return environment.from_string(template)
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")
-    return value

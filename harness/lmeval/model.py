@@ -26,11 +26,11 @@ from harness.lmeval.tasks import MAX_TOKENS, decoding
 from harness.records import canonical
 from qwen_model import ModelError, load_model, load_tokenizer
 from qwen_model.checkpoint import find_checkpoint
+from qwen_model.config import read_json
 from qwen_model.generation import SLOTS, Generator, Request
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.sampling import Sampling
 from qwen_model.scoring import Continuation, score
-from qwen_model.tokenizer import read_json
 from tasks.api import TaskError
 
 if TYPE_CHECKING:

@@ -81,6 +81,10 @@ FAULTS = {
     "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{"), "not JSON"),
     "config is no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "not JSON"),
+    "config is a folder": (
+        lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()),
+        r"config.json: cannot be read \(Is a directory\)",
+    ),
     "config is a list": (lambda f: (f / "config.json").write_text("[1]"), "not a JSON object"),
     "config lacks a field": (lambda f: edit_config(f, hidden_size=None), "'hidden_size' is missing"),
     "a field is a text": (lambda f: edit_config(f, hidden_size="48"), "'hidden_size' is '48', not a whole number"),
@@ -135,6 +139,7 @@ FAULTS = {
     ),
     "shards without an index": (lambda f: (shard(f), (f / INDEX).unlink()), "2 safetensors files and no .*index.json"),
     "an index that is no JSON": (lambda f: (shard(f), (f / INDEX).write_text("{")), "index.json: not JSON"),
+    "an index that is a list": (lambda f: (shard(f), (f / INDEX).write_text("[1]")), "index.json: not a JSON object"),
     "an index without a map": (lambda f: (shard(f), (f / INDEX).write_text("{}")), "no weight_map"),
     "a missing shard": (lambda f: (shard(f), (f / SECOND).unlink()), f"names {SECOND}, which is missing"),
     "a truncated shard": (lambda f: (shard(f), truncate(f / SECOND, 3000)), f"{SECOND}: damaged or truncated"),
