@@ -65,7 +65,8 @@ elif action == "decode":
     print(growth(decode))
 elif action == "rows":
     shape = CacheShape(heads=4, head_dim=64, windows=(None,) * 4)
-    stack = StackCache(shape, torch.float32, torch.device("cpu"), capacity=100)
+    stack = StackCache(shape, torch.float32, torch.device("cpu"))
+    stack.make_room(1, 100)
     slots = SlotCache(shape, 64, torch.float32, torch.device("cpu"))
     for tensor in (*stack.keys, *stack.values):
         tensor.fill_(1)
