@@ -44,7 +44,8 @@ def read_completions(path: Path) -> Completions:
                 raise TaskError(f"{path}:{number}: field {field!r} is missing; {FORM}")
             if not isinstance(row[field], str):
                 raise TaskError(f"{path}:{number}: field {field!r} is {type(row[field]).__name__}, not text; {FORM}")
-        lines.append((number, row["id"], row["text"].replace("\r\n", "\n")))  # tasks look for lines as models write them
+        # tasks look for lines as models write them
+        lines.append((number, row["id"], row["text"].replace("\r\n", "\n")))
     if not lines:
         raise TaskError(f"{path}: holds no completions; {FORM}")
     return Completions(path, tuple(lines), hashlib.sha256(content).hexdigest())

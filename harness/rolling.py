@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness import memory
 from qwen_model.memory import free_memory
-from qwen_model.prefill import CausalLM, Reader, windows
+from qwen_model.prefill import CausalLM, Reader, text_windows
 from tasks.api import TaskError
 
 
@@ -37,7 +37,7 @@ class _Asked:
     def windows(self) -> Iterator[tuple[int, int, int]]:
         if self.stride is None:
             return iter([(0, self.length, 1)])
-        return windows(len(self.ids), self.length, self.stride)
+        return text_windows(len(self.ids), self.length, self.stride)
 
 
 class Rolls:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qwen_model import LongContext, WindowSchedule, prefill
-from qwen_model.prefill import Reader, windows
+from qwen_model.prefill import Reader, text_windows
 from tests.qwen_model import combinations, oracle
 
 SETTINGS = [
@@ -77,7 +77,7 @@ def test_texts_of_another_step_and_other_work_do_not_disturb(decoder):
 
 @pytest.mark.parametrize(("tokens", "length", "stride"), [(10, 4, 1), (10, 4, 3), (11, 4, 3), (3, 4, 2), (4, 4, 2)])
 def test_windows_judge_every_token_once_with_the_most_context(tokens, length, stride):
-    found = list(windows(tokens, length, stride))
+    found = list(text_windows(tokens, length, stride))
     judged = [place for _, end, first in found for place in range(first, end)]
     assert judged == list(range(1, tokens))
     assert all(end - start == min(length, tokens) for start, end, _ in found)
