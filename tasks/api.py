@@ -246,7 +246,7 @@ class Sandbox(Protocol):
 Outcome = str
 """`correct`, `wrong`, `unextracted` (no answer could be read from the reply), or for code what ended it: `error`,
 `syntax`, `timeout`, `memory`, `killed`, `no_code`; `not_installed` where a compiler or library is missing, which counts
-neither way."""
+neither way; `measured` where nothing can be right or wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
