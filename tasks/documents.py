@@ -1,4 +1,5 @@
-"""Documents of the user's: a folder of .txt files, or a .jsonl file with `text` (and `id`) per line."""
+"""Texts of the user's: a header of worked examples; documents, in a folder of .txt files or a .jsonl file with `text` (and
+`id`) per line."""
 
 from __future__ import annotations
 
@@ -56,3 +57,11 @@ def text_of(path: Path, option: str = "") -> str:
         raise TaskError(f"{where}: cannot be read ({error.strerror}); name another") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def file_header(path: Path) -> str:
+    """The header that --shots-file names, word for word. Raises TaskError."""
+    header = text_of(path, "--shots-file")
+    if not header.strip():
+        raise TaskError(f"--shots-file {path}: is empty; give a file with worked examples, or leave the option out")
+    return header

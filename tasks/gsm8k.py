@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from tasks.api import (
@@ -29,7 +28,7 @@ from tasks.api import (
     Verdict,
     Wheel,
 )
-from tasks.documents import text_of
+from tasks.documents import file_header
 from tasks.installed import lm_eval_file, unexpected
 from tasks.numbers import last_number
 from tasks.rows import bad, documents, text
@@ -141,14 +140,6 @@ def robust(reply: str, gold: str) -> dict[str, float]:
 def readable(number: str | None) -> bool:
     """Whether Python reads it as a number, which is what the scripts ask of it: "007" is none, "00" and "07.5" are."""
     return number is not None and re.fullmatch(r"-?(0+|[1-9][0-9]*|[0-9]+\.[0-9]*|\.[0-9]+)", number) is not None
-
-
-def file_header(path: Path) -> str:
-    """The user's file, word for word."""
-    header = text_of(path, "--shots-file")
-    if not header.strip():
-        raise TaskError(f"--shots-file {path}: is empty; give a file with worked examples, or leave the option out")
-    return header
 
 
 def installed_header() -> str:

@@ -25,7 +25,7 @@ from tasks.api import (
     TaskError,
     Verdict,
 )
-from tasks.gsm8k import file_header
+from tasks.documents import file_header
 from tasks.installed import lm_eval_rows
 from tasks.math_data import LIGHTMAN, TEST, lightman_samples, test_samples
 from tasks.math_equal import equal
