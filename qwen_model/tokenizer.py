@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qwen_model.config import ModelError, read_json
 
@@ -178,4 +178,3 @@ def _compile(template: str) -> jinja2.Template:
     environment.globals["raise_exception"] = fail
     environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
     return environment.from_string(template)
-

@@ -65,7 +65,9 @@ def new_module(config: ModelConfig, training: Training, world: World, start: Pat
     return module
 
 
-def export(decoder: Decoder, tokenizer: Path, folder: Path, dtype: str, world: World, layout: FileLayout = "qwen2") -> None:
+def export(
+    decoder: Decoder, tokenizer: Path, folder: Path, dtype: str, world: World, layout: FileLayout = "qwen2"
+) -> None:
     """Write the model and its tokenizer's files as a checkpoint folder in `dtype`; every process must call.
 
     A folder that is there already stays as it is. Raises ModelError.

@@ -23,20 +23,21 @@ from tasks.api import (
     TaskError,
     Verdict,
 )
+from tasks.choice import subjects
 from tasks.installed import REMEDY, lm_eval_file, unexpected
 from tasks.rows import bad, fetch, text
 
-LETTERED = tuple(
+LETTERED = subjects(
     """date_understanding disambiguation_qa geometric_shapes hyperbaton logical_deduction_five_objects
     logical_deduction_seven_objects logical_deduction_three_objects movie_recommendation penguins_in_a_table
     reasoning_about_colored_objects ruin_names salient_translation_error_detection snarks temporal_sequences
     tracking_shuffled_objects_five_objects tracking_shuffled_objects_seven_objects
-    tracking_shuffled_objects_three_objects""".split()
+    tracking_shuffled_objects_three_objects"""
 )
 """Tasks whose answer is the letter of an option."""
-FREE = tuple(
+FREE = subjects(
     """boolean_expressions causal_judgement dyck_languages formal_fallacies multistep_arithmetic_two navigate
-    object_counting sports_understanding web_of_lies word_sorting""".split()
+    object_counting sports_understanding web_of_lies word_sorting"""
 )
 SUBJECTS = tuple(sorted(LETTERED + FREE))
 INSTRUCTION = "Follow the given examples and answer the question.\n"

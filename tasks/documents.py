@@ -1,5 +1,5 @@
-"""Texts of the user's: a header of worked examples; documents, in a folder of .txt files or a .jsonl file with `text` (and
-`id`) per line."""
+"""Texts of the user's: a header of worked examples, and documents, which are a folder of .txt files or a .jsonl file
+with `text` (and `id`) per line."""
 
 from __future__ import annotations
 

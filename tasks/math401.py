@@ -6,7 +6,21 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import ClassVar, Literal
 
-from tasks.api import SYSTEM, Chat, Decoding, Kind, Loader, Model, Prompt, Sample, Sandbox, Source, Task, TaskError, Verdict
+from tasks.api import (
+    SYSTEM,
+    Chat,
+    Decoding,
+    Kind,
+    Loader,
+    Model,
+    Prompt,
+    Sample,
+    Sandbox,
+    Source,
+    Task,
+    TaskError,
+    Verdict,
+)
 from tasks.numbers import last_number
 from tasks.rows import REMEDY, bad, fetch, text
 

@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from tasks.api import SYSTEM, Chat, Decoding, Kind, Loader, Model, Prompt, ReportCell, Sample, Sandbox, Source, Task, Verdict
+from tasks.api import (
+    SYSTEM,
+    Chat,
+    Decoding,
+    Kind,
+    Loader,
+    Model,
+    Prompt,
+    ReportCell,
+    Sample,
+    Sandbox,
+    Source,
+    Task,
+    Verdict,
+)
 from tasks.react import calls, first_call
 from tasks.rouge import rouge_l
 from tasks.rows import bad, fetch, text

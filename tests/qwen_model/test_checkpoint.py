@@ -352,7 +352,9 @@ def test_a_template_is_compiled_once_and_tells_todays_date(folder, monkeypatch):
     tokenizer = load_tokenizer(folder)
     before = _compile.cache_info().misses
     for day in (1, 2):
-        monkeypatch.setattr("qwen_model.tokenizer.datetime", SimpleNamespace(now=lambda day=day: datetime(2023, 9, day)))
+        monkeypatch.setattr(
+            "qwen_model.tokenizer.datetime", SimpleNamespace(now=lambda day=day: datetime(2023, 9, day))
+        )
         assert tokenizer.render([("user", "x")]) == f"0{day} Sep 2023 x"
     assert _compile.cache_info().misses == before + 1
 

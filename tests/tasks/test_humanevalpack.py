@@ -150,7 +150,7 @@ def test_an_endless_loop_is_a_timeout(language):
 @pytest.mark.parametrize(
     ("code", "packages"),
     [
-        ("    if s[0] == '\"' { return strings.ToUpper(\"a\") }\n", {"strings"}),
+        ('    if s[0] == \'"\' { return strings.ToUpper("a") }\n', {"strings"}),
         ("    if s[0] == '\\'' { return sort.X }; return \"'\" + strconv.Y\n", {"sort", "strconv"}),
         ("    a := `\" strings.X`; return errors.Y // don't sort.X\n", {"errors"}),
         ('    return "\\" strings.X" + "http://" + bytes.Y /* regexp.X */\n', {"bytes"}),
