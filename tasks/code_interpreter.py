@@ -152,9 +152,10 @@ class CodeInterpreter(Task):
         return found
 
     def _category(self, item: str, row: Mapping[str, Any]) -> str:
-        said = row["category"] if "category" in row else value(self.source, item, row, "tags")
+        said = value(self.source, item, row, "category" if "category" in row else "tags")
+        words = " ".join(map(str, said)) if isinstance(said, list) else str(said)
         for category in CATEGORIES:
-            if category in (said if isinstance(said, str) else " ".join(map(str, said))):
+            if category in words:
                 return category
         raise bad(self.source, item, f"neither 'category' nor 'tags' names one of {', '.join(CATEGORIES)}")
 

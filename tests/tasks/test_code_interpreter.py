@@ -170,7 +170,7 @@ def test_observation():
         ("The area is 42 m^2.", "2", False),
         ("About 2.5e3 of them", "2500.0", True),
         ("3 x 10^8 m/s", "300000000", True),
-        ("It is 1e-05.", "1e-05", True),
+        ("It is 1e-05", "1e-05", True),
         ("It is 0.00001.", "1e-05", True),
         ("It is 0.5, as 1e-05 says to me.", "0.5", False),
         ("The day is 2024-03-02.", "2024-03-02", True),
