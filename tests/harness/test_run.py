@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import evaluate
-from harness.engine import Engine
+from harness.backends import set_threads
 from harness.evaluation import Progress, Settings, execute, prepare
+from harness.ranks import ALONE, Ranks
 from harness.records import Run, RunError
-from harness.registry import task_class
-from qwen_model import load_model
-from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from tasks.api import TaskError
 from tests.conftest import make_checkpoint
 
@@ -73,35 +72,29 @@ def test_a_finished_run_is_read_without_a_trace(whole):
     assert not [name for name in before if name.endswith(("-wal", "-shm"))]
 
 
-@pytest.mark.parametrize(("batch_tokens", "slots"), [(1, 1), (40, 3), (4096, 64)])
-def test_batching_changes_nothing(tiny, whole, batch_tokens, slots):
-    import asyncio
-
-    checkpoint = find_checkpoint(str(tiny))
-    task = task_class(SUMS)()
-    engine = Engine(
-        load_model(checkpoint),
-        load_tokenizer(checkpoint),
-        batch_tokens=batch_tokens,
-        slots=slots,
-        runners=1,
-        seed=1234,
-        unsafe=False,
-    )
-    judged = {}
-    asyncio.run(
-        engine.run([(task, s) for s in reversed(task.samples(None))], lambda j: judged.update({j.sample.id: j}))
-    )
-    for row in rows(whole):
-        mine = judged[row["id"]]
-        assert (mine.response, mine.verdict.answer) == (row["response"], row["answer"])
-        if row["choice_logprobs"]:
-            assert mine.verdict.choice_logprobs == pytest.approx(row["choice_logprobs"], abs=1e-4)
-
-
 def test_hf_backend_gives_the_same(tiny, whole, tmp_path):
     other = evaluate([SUMS], str(tiny), out=tmp_path / "hf", backend="hf")
     assert_same(rows(other), rows(whole))
+
+
+@pytest.mark.parametrize(
+    ("said", "local_size", "left_alone"),
+    [(None, 1, False), (None, 2, False), ("1", 1, True), ("3", 1, True), ("3", 2, True), ("1", 2, False)],
+)
+def test_threads_are_all_processors_or_what_the_user_has_set(monkeypatch, said, local_size, left_alone):
+    """torchrun sets 1 for several ranks by itself."""
+    alone = Ranks(ALONE | {"WORLD_SIZE": str(local_size), "LOCAL_WORLD_SIZE": str(local_size)})
+    monkeypatch.setattr("harness.backends.ranks", lambda: alone)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(7)
+        set_threads()
+        assert torch.get_num_threads() == (7 if left_alone else max(1, len(os.sched_getaffinity(0)) // local_size))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_limit_is_a_part_of_the_whole(tiny, whole, tmp_path):
@@ -140,21 +133,47 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(tiny, whole, tmp_path):
     assert_same(rows(again), rows(whole))
 
 
+FORKING = """
+import os, random, signal, sys, time
+from pathlib import Path
+from harness.evaluation import Progress, Settings, execute, prepare
+from harness.records import Run
+import harness.engine, harness.sandbox, qwen_model.decoder, torch
+task, model, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+torch.set_num_threads(1)
+
+def child(folder):
+    pid = os.fork()
+    if not pid:
+        execute(prepare(Settings(tasks=(task,), model=model)), folder, Progress())
+        os._exit(0)
+    return pid
+"""
+"""A process that has loaded everything and forks runs."""
+KILLER = """
+def judged(folder):
+    return sum(1 for _ in Run(folder).records("sums")) if (folder / "spec.json").exists() else 0
+
+seen = 0
+for wanted in (1, 5, 12):
+    pid = child(out)
+    while seen < wanted:
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the run has ended too soon"
+        seen = judged(out)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert seen <= judged(out) < 40
+    seen = judged(out)
+assert os.waitpid(child(out), 0)[1] == 0
+"""
+
+
 def test_kill_9_loses_nothing_that_was_judged(tiny, whole, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-c", "import sys; from harness.cli import main; main()", "run"]
-    command += ["--task", SUMS, "--model", str(tiny), "--out", str(out)]
-    seen = 0
-    for wanted in (1, 5, 12):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and seen < wanted:
-            seen = len(Run(out).samples("sums")) if (out / "spec.json").exists() else 0
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        after = len(Run(out).samples("sums"))
-        assert after >= seen
-        seen = after
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING + KILLER, SUMS, str(tiny), str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
     assert (out / "results.json").read_bytes() == (whole.path / "results.json").read_bytes()
 
 
@@ -184,27 +203,6 @@ def test_a_folder_of_another_version_is_refused(tiny, tmp_path):
     (tmp_path / "run" / "spec.json").write_text(json.dumps(spec | {"format": 0}))
     with pytest.raises(RunError, match="format 0, this version reads 2"):
         evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
-
-
-def test_a_full_disk_keeps_what_was_judged(tiny, tmp_path, monkeypatch):
-    """A database that may not grow further is what a full disk is to SQLite."""
-    import sqlite3
-
-    connect = sqlite3.connect
-
-    def small(path, **options):
-        database = connect(path, **options)
-        database.execute("PRAGMA max_page_count = 4")
-        return database
-
-    prepared = prepare(Settings(tasks=(SUMS,), model=str(tiny)))
-    monkeypatch.setattr("harness.store.sqlite3.connect", small)
-    with pytest.raises(RunError, match="full"):
-        execute(prepared, tmp_path / "run", Progress())
-    monkeypatch.undo()
-    kept = len(Run(tmp_path / "run").samples("sums"))
-    assert 0 < kept < 40
-    assert len(execute(prepared, tmp_path / "run", Progress()).samples("sums")) == 40
 
 
 def test_damaged_files_of_a_run_are_named(tiny, tmp_path):
