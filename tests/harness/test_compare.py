@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +14,8 @@ from harness.pairing import compare
 from harness.records import RunError
 from reports import comparison as shown
 from reports.against import against, parse
+from tests.commands import harness, typed
 from tests.harness.made_runs import make_run, record
-
-HARNESS = str(Path(sys.executable).with_name("harness"))
 
 
 def sums(right: set[int], n: int = 20, *, first: int = 0, task: str = "sums", **changes):
@@ -124,10 +121,6 @@ def test_names_are_told_apart(tmp_path):
 # Output
 
 
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([HARNESS, *map(str, arguments)], capture_output=True, text=True)
-
-
 def test_every_format_has_the_same_numbers(two):
     found = [compare(*two)]
     row = shown.rows(found[0], groups=False)
@@ -154,13 +147,13 @@ def test_the_command_prints_and_writes(two, tmp_path):
             f"sums/{i}" for i in range(10, 15)
         ]
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert harness("compare", *paths, paths[0], "--format", "csv", "--out", tmp_path / "out").returncode == 0
+    assert typed("harness", "compare", *paths, paths[0], "--format", "csv", "--out", tmp_path / "out").returncode == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
 
 
 @pytest.mark.parametrize("name", ["md", "csv", "json"])
 def test_a_format_is_all_of_standard_output(name, two):
-    done = harness("compare", *(run.path for run in two), "--format", name)
+    done = typed("harness", "compare", *(run.path for run in two), "--format", name)
     text = {"md": shown.as_markdown, "csv": shown.as_csv, "json": shown.as_json}[name]([compare(*two)])
     assert (done.returncode, done.stdout) == (0, text)
 
@@ -172,7 +165,7 @@ def test_against_the_report(tmp_path):
     # the report's Table 2: GSM8K of Qwen 7B is 51.7; 2 of 20 right is 10
     assert [(line.task, line.theirs, line.value) for line in found] == [("sums", 51.7, 10.0)]
     assert left == ["more: Table 2 has no column of this protocol."]
-    done = harness("compare", run.path, "--against", "report:table_2:Qwen-7B")
+    done = typed("harness", "compare", run.path, "--against", "report:table_2:Qwen-7B")
     assert done.returncode == 0 and "-41.7" in done.stdout and "Not paired" in done.stdout
 
 
@@ -191,6 +184,6 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(mistake, two):
     arguments, message = MISTAKES[mistake]
-    done = harness("compare", *arguments(*(run.path for run in two)))
+    done = typed("harness", "compare", *arguments(*(run.path for run in two)))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert message in done.stderr

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from harness.evaluation import Settings, prepare
-from tests.harness.test_cli import HARNESS, SUMS, harness
+from tests.commands import HARNESS, harness, typed
+from tests.harness.test_cli import SUMS
 
 TOOLS = SUMS.replace(":Sums", ":Tools")
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "bench"
 
 
-def lines(*arguments: object, **settings) -> list[dict]:
-    done = harness("tasks", "--dump", *arguments, **settings)
+def lines(*arguments: object) -> list[dict]:
+    done = typed("harness", "tasks", "--dump", *arguments)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -50,14 +51,16 @@ def test_description(questions):
 
 def test_description_of_measures_and_of_a_task_of_ones_own(tmp_path):
     (tmp_path / "sums.jsonl").write_text("{}\n")
-    done = harness("tasks", "--describe", TOOLS, "--data-dir", tmp_path)
+    done = typed("harness", "tasks", "--describe", TOOLS, "--data-dir", tmp_path)
     assert "metric: rouge, mean over groups" in done.stdout
     assert "measures: rouge (mean), called (share), loss (perplexity)" in done.stdout
     assert "sets: first (1 groups)" in done.stdout and "items: 40 in 2 groups" in done.stdout
 
 
-def test_description_fetches_nothing(tmp_path):
-    done = harness("tasks", "--describe", "gsm8k", env={"HARNESS_CACHE": str(tmp_path / "cache"), "HARNESS_DATA": ""})
+def test_description_fetches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    done = typed("harness", "tasks", "--describe", "gsm8k")
     assert done.returncode == 0, done.stderr
     assert "items: not here yet (GSM8K test); `harness tasks --dump gsm8k` fetches them" in done.stdout
     assert "takes: --shots-file" in done.stdout and not (tmp_path / "cache" / "data").exists()
@@ -105,7 +108,7 @@ def test_a_reader_that_stops_reading_is_no_error():
     ],
 )
 def test_mistakes_are_one_line(arguments, said):
-    done = harness("tasks", *arguments)
+    done = typed("harness", "tasks", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert said in done.stderr
 
@@ -125,7 +128,7 @@ def test_a_class_that_is_not_whole_is_told_so(tmp_path, body, said):
         "    def samples(self, load):\n        return []\n    def prompt(self, sample):\n        return ''\n"
         "    async def judge(self, sample, model, sandbox):\n        pass\n"
     )
-    done = harness("tasks", "--dump", f"{tmp_path / 'mine.py'}:Mine")
+    done = typed("harness", "tasks", "--dump", f"{tmp_path / 'mine.py'}:Mine")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert (said or "no sample of mine is left") in done.stderr
 

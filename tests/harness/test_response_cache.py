@@ -10,8 +10,8 @@ import pytest
 from harness import evaluate, response_cache
 from harness.records import Run, RunError
 from harness.response_cache import ResponseCache
+from tests.commands import harness
 from tests.conftest import make_checkpoint
-from tests.harness.test_cli import harness
 from tests.harness.test_run import SUMS, assert_same, rows
 
 SCRIPTED = str(Path(__file__).parent / "scripted.py")

@@ -15,7 +15,7 @@ from harness.evaluation import Progress, Settings, execute, prepare
 from harness.records import Run, RunError
 from harness.scoring import Selection, score_completions, score_run
 from tasks.api import Options, TaskError
-from tests.harness.test_cli import harness
+from tests.commands import harness, typed
 from tests.tasks.scripted import humaneval_rows, real_sandbox
 
 SCRIPTED = str(Path(__file__).parent / "scripted.py")
@@ -251,12 +251,13 @@ def test_code_is_run_in_the_sandbox_again(tmp_path):
     assert again.results == run.results and again.environment["sandbox"]["tier"] != "none"
 
 
-def test_the_command_line(tmp_path, whole):
+def test_the_command_line(tmp_path, whole, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     done = harness("score", whole.path, "--task", f"{SUMS},{TOOLS}", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert "Judged from the replies of an earlier run; no model was asked." in " ".join(done.stdout.split())
     file = write(tmp_path / "mine.jsonl", every(["c"] * 40))
-    done = harness("score", "--task", GUESSES, "--completions", file, "--limit", 4, cwd=tmp_path)
+    done = typed("harness", "score", "--task", GUESSES, "--completions", file, "--limit", 4)
     assert done.returncode == 0, done.stderr
     assert "100.0 %" in done.stdout and list((tmp_path / "runs").glob("mine-guesses-*/report.html"))
     for arguments, said in (
@@ -266,7 +267,7 @@ def test_the_command_line(tmp_path, whole):
         (("--completions", file), "wants --task T"),
         (("--task", GUESSES, "--completions", bad(tmp_path, "")), "holds no completions"),
     ):
-        done = harness("score", *arguments, cwd=tmp_path)
+        done = typed("harness", "score", *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert said in done.stderr
 

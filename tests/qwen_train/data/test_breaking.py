@@ -15,38 +15,33 @@ import pytest
 from filelock import FileLock
 
 from harness import corpus as corpora
-from qwen_train import cli
 from qwen_train.data import files, pipeline
 from qwen_train.data import read as reading
+from tests.commands import typed
 from tests.qwen_train.data.corpora import prose, rows_of, write_jsonl
 
 
 class Command:
     """`qwen-train data` in this process."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.corpus, self.out = folder / "corpus", folder / "out"
         self.corpus.mkdir()
-        self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *more: str, code: int = 0) -> str:
         """What it says, of which errors are one line."""
-        arguments = ["qwen-train", "data", "--corpus", str(self.corpus), "--out", str(self.out), *more]
-        self._monkeypatch.setattr("sys.argv", arguments)
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = self._capsys.readouterr()
-        assert (stop.value.code or 0) == code, said
+        done = typed("qwen-train", "data", "--corpus", self.corpus, "--out", self.out, *more)
+        assert done.returncode == code, done
         if code:
-            lines = [line for line in said.err.splitlines() if line.startswith("qwen-train: ")]
-            assert len(lines) == 1 and "Traceback" not in said.err
+            lines = [line for line in done.stderr.splitlines() if line.startswith("qwen-train: ")]
+            assert len(lines) == 1 and "Traceback" not in done.stderr
             return lines[0]
-        return said.out + said.err
+        return done.stdout + done.stderr
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(tmp_path, monkeypatch, capsys)
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
 
 
 def good(command: Command, count: int = 3, name: str = "good.jsonl") -> Path:
