@@ -125,6 +125,7 @@ def test_saving_holds_no_second_copy(folders, tmp_path, numbers):
     assert growth("save", folders / "qwen2", tmp_path / "saved") < (EMBEDDING + numbers * 0.1) * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [pack_plain("BF16"), pack_q8])
 def test_converting_a_gguf_holds_a_few_pieces_and_its_use_codes_in_place_of_numbers(
     folders, tmp_path, monkeypatch, numbers, pack

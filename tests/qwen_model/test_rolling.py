@@ -9,7 +9,8 @@ import torch
 
 from qwen_model import LongContext, WindowSchedule, prefill
 from qwen_model.prefill import Reader, windows
-from tests.qwen_model import combinations, oracle
+from tests.qwen_model import combinations
+from tests.qwen_model.combinations import Expected
 
 SETTINGS = [
     LongContext(),
@@ -37,15 +38,7 @@ def rolled(decoder, tokens, length, first=1):
 def dense(decoder, settings, tokens):
     """By the plain computation in float64."""
     with decoder.long_context(settings):
-        laid = decoder.windows
-    logits = oracle.logits(
-        decoder,
-        tokens,
-        ntk_length=None if settings.dynamic_ntk == "off" else len(tokens),
-        logn=settings.logn,
-        windows=laid,
-        window_alpha=settings.window_alpha,
-    )
+        logits = Expected(decoder, settings)(tokens)
     return [float(logits[place].log_softmax(-1)[token]) for place, token in enumerate(tokens[1:])]
 
 

@@ -171,13 +171,10 @@ def test_robust_is_a_measure_beside_the_released_rules(shots, gold, reply, outco
         assert (verdict.outcome, verdict.scores) == (outcome, {"robust": robust})
 
 
-def test_gold_in_full_marks():
-    chat, base = GSM8KChat(), GSM8K(Options(shots_file=released()))
-    samples = chat.samples(rows_of(TEST))
-    assert all(judge(chat, sample, Says(sample.fields["answer"])).correct for sample in samples)
-    samples = base.samples(rows_of(TEST))
-    missed = {s.id: s.gold for s in samples if not judge(base, s, Says(f"The answer is {s.gold}")).correct}
-    assert missed == {"gsm8k/test/489": "-10", "gsm8k/test/1113": "-3"}  # the released rule reads no sign
+def test_the_datas_own_solutions_are_full_marks():
+    task = GSM8KChat()
+    samples = task.samples(rows_of(TEST))
+    assert all(judge(task, sample, Says(sample.fields["answer"])).correct for sample in samples)
 
 
 def test_the_mirrors_requests_are_rows():
