@@ -16,7 +16,7 @@ import typer
 from typer._click.exceptions import BadOptionUsage, MissingParameter  # typer carries a click of its own
 
 ROOT = Path(__file__).parents[1]
-OTHERS = ("export", "pip", "ensurepip", "pytest")
+OTHERS = ("export", "pip", "ensurepip", "pytest", "source")
 """Programs of others of which only the name is looked at."""
 
 
