@@ -39,8 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Evaluate Qwen-family language models by the Qwen report's own protocols.\n\n"
     "Example: harness run --task humaneval-chat,gsm8k-chat,mmlu --model qwen2.5-coder-0.5b-instruct --limit 40",
-    epilog="Exit codes: 0 done, 2 wrong input or a missing resource (one line says what to do), 130 interrupted, "
-    "143 stopped (docs/command-line.md).",
+    epilog="Exit codes: 0 done, 1 a part failed, 2 wrong input or a missing resource (one line says what "
+    "to do), 130 interrupted, 143 stopped (docs/command-line.md).",
 )
 
 cli_run.register(app)
