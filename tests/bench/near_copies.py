@@ -221,8 +221,8 @@ def main() -> None:
         f" {100 * mid['reading']:.0f} % of our time: the limit that hashing cannot pass.",
         "",
         f"Of all pairs that either side named or that were planted, {len(alike):,} have an exact similarity of"
-        f" {NEAR.threshold:g} or more. Of so many the two documents end in one group: ours {joined:,}, by datasketch'"'"'s pairs,"
-        f" joined in the same way, {their_joined:,}.",
+        f" {NEAR.threshold:g} or more. Both documents are in one group in {joined:,} of them; in {their_joined:,} where"
+        " datasketch's pairs are joined to groups in the same way.",
         "",
         "![Share of planted pairs found, by similarity](near-copies.svg)",
         "",
