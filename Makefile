@@ -69,4 +69,4 @@ reproduce: install
 		| xargs -r $(BIN)/harness report --out $(RESULTS)/site
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)

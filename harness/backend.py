@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from harness.pieces import qwen_pieces
 from harness.requests import generate_digest, loglikelihood_digest, rolling_digest, score_digest
 from harness.response_cache import ResponseCache
 from harness.runners import Runners, SandboxHandle
+from qwen_model import ModelError
 from tasks.api import Decoding, Prompt, Reply, Rolled, Sample, Task
 
 Answer = dict[str, Any]
@@ -28,13 +30,17 @@ Answer = dict[str, Any]
 
 @dataclass
 class Tokens:
-    """What the model was asked and what it took, in tokens."""
+    """What the model was asked and what it took, in tokens, without replies from a cache."""
 
     prompt: int = 0
-    """In all prompts, as one request at a time would read them."""
+    """Of a model of this process: each request's prompt, once and whole, whatever of it is shared or cut off; the
+    continuations that are scored behind it are not counted, and of a long text its first window. Of vLLM and servers:
+    all that was sent to be read, each continuation behind its prompt and every window; where a server wrote, the
+    prompt that it says it read, or 0."""
     generated: int = 0
+    """End tokens among them. Of a server what it says, or 0."""
     computed: int = 0
-    """Read by the model after prefixes were shared (generated tokens not counted)."""
+    """Read by a model of this process after prefixes were shared (generated tokens not counted); elsewhere 0."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Handle:
         cache = self._backend.cache
         found = None if cache is None else cache.get(kind, request, seed)
         if found is None:
-            found = await answer()
+            found = _finite(await answer())
             if cache is not None:
                 cache.put(kind, request, seed, found)
         asked |= found
@@ -129,6 +135,17 @@ class Handle:
     async def pieces(self, text: str) -> list[str]:
         """The text cut by the first Qwen's tokenizer. Raises DownloadError where its vocabulary cannot be had."""
         return await asyncio.to_thread(qwen_pieces, text)
+
+
+def _finite(answer: Answer) -> Answer:
+    """The answer. Raises ModelError for log-probabilities that are no numbers, which no record could hold."""
+    for value in (*answer.get("logprobs", ()), *answer.get("scores", ()), answer.get("logprob", 0.0)):
+        if not math.isfinite(value):
+            raise ModelError(
+                f"--model: it gave a log-probability of {value}: its numbers overflow; use --dtype bfloat16 or "
+                "float32, or mend the server"
+            )
+    return answer
 
 
 class Backend(ABC):

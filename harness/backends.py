@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -71,11 +72,21 @@ def open_backend(prepared: Prepared) -> Iterator[Opened]:
                 yield Opened(new_engine(prepared, model, cache), facts)
 
 
-def load_backend(prepared: Prepared) -> CausalLM:
-    """The model of this process, its threads set."""
+def set_threads() -> None:
+    """Give torch this rank's processors; where the user has set OMP_NUM_THREADS, that many threads are there already.
+
+    A 1 says nothing where torchrun has started several ranks: it is torchrun's own.
+    """
     import torch
 
-    torch.set_num_threads(ranks().processors)
+    said = os.environ.get("OMP_NUM_THREADS")
+    if said is None or (said == "1" and ranks().local_size > 1):
+        torch.set_num_threads(ranks().processors)
+
+
+def load_backend(prepared: Prepared) -> CausalLM:
+    """The model of this process, its threads set."""
+    set_threads()
     settings = prepared.settings
     if not isinstance(settings.model, str):
         return settings.model

@@ -22,6 +22,7 @@ from harness.cli_options import (
     ShotsFile,
     Stride,
     filters_of,
+    known_models,
     known_tasks,
     task_options,
 )
@@ -39,8 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Evaluate Qwen-family language models by the Qwen report's own protocols.\n\n"
     "Example: harness run --task humaneval-chat,gsm8k-chat,mmlu --model qwen2.5-coder-0.5b-instruct --limit 40",
-    epilog="Exit codes: 0 done, 2 wrong input or a missing resource (one line says what to do), 130 interrupted, "
-    "143 stopped (docs/command-line.md).",
+    epilog="Exit codes: 0 done, 1 a part failed, 2 wrong input or a missing resource (one line says what "
+    "to do), 130 interrupted, 143 stopped (docs/command-line.md).",
 )
 
 cli_run.register(app)
@@ -67,6 +68,13 @@ def tasks(
     documents: Documents = None,
     lengths: Lengths = None,
     stride: Stride = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Show what this model is asked, for tasks that count tokens: long-ppl, retrieval.",
+            autocompletion=known_models,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The list as JSON.")] = False,
 ) -> None:
     """List the tasks, or show what one of them asks."""
@@ -74,16 +82,18 @@ def tasks(
         _list_tasks(as_json)
         return
     from harness import describe as describing
+    from harness.counting import counting_for
     from harness.data import Data
     from harness.registry import task_class
 
     options = task_options(shots_file, shots, documents, lengths, stride)
     if describe is not None:
-        lines = describing.describe(task_class(describe)(options), Data(data_dir))
+        lines = describing.describe(task_class(describe)(options), Data(data_dir), counting_for(model))
         for label, text in lines:
             typer.echo(f"{label}:\n{text}" if "\n" in text else f"{label}: {text}")
     if dump is not None:
-        for row in describing.dump(task_class(dump)(options), Data(data_dir), filters_of(filter), limit):
+        task, count = task_class(dump)(options), counting_for(model)
+        for row in describing.dump(task, Data(data_dir), count, filters_of(filter), limit):
             typer.echo(json.dumps(row, ensure_ascii=False))
 
 
@@ -184,7 +194,7 @@ def win_rate(
     name, equals, file = opponent.rpartition("=")
     theirs = Path(file)
     found = comparing.pairs(answers, theirs, data_dir)
-    facts = {"answers": str(answers), "opponent": name if equals else theirs.stem, "pairs": len(found)}
+    facts = {"answers": str(answers), "opponent": name if equals else comparing.label(theirs), "pairs": len(found)}
     if export_for_people:
         comparing.export_for_people(export_for_people, found)
         typer.echo(f"{len(found)} pairs: {export_for_people}; write first, second or tie into its last column")
@@ -208,7 +218,7 @@ def win_rate(
     by_category = comparing.shares(found, said)
     comparing.write(out, facts, found, said)
     parts = {category: [part.value for part in entry.parts] for category, entry in by_category.items()}
-    plots = write_win_plot({answers.stem: parts}, str(facts["opponent"]), out)
+    plots = write_win_plot({comparing.label(answers): parts}, str(facts["opponent"]), out)
     print_table(["category", "n", "win %", "tie %", "loss %"], list(comparing.rows(by_category)), whole=5)
     if len(said) < len(found):
         typer.echo(f"{len(found) - len(said)} of {len(found)} pairs have no verdict and are left out")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli_options import DataDir, Documents, Filter, Lengths, Unsafe, filters_of, lengths_of
+from harness.cli_options import DataDir, Documents, Filter, Lengths, Unsafe, filters_of, lengths_of, names_of
 from harness.cli_output import print_table
 from tasks.api import TaskError
 
@@ -181,4 +181,4 @@ def _settings(asked: dict[str, Any], unsafe: bool) -> Settings:
 
 
 def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+    return None if text is None else list(names_of(text))

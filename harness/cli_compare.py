@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli_options import DataDir
+from harness.cli_options import DataDir, names_of
 from harness.cli_output import print_table
 from harness.records import Run
 from tasks.api import TaskError
@@ -154,7 +154,7 @@ def _against(runs: list[Path], text: str) -> None:
 
 
 def _names(text: str, option: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = list(names_of(text))
     if not names:
         raise TaskError(f"{option}: names nothing")
     if len(set(names)) < len(names):

@@ -64,13 +64,13 @@ def names_of(asked: str) -> tuple[str, ...]:
 
 
 def filters_of(asked: list[str] | None) -> dict[str, tuple[str, ...]]:
-    """The values wanted of each field."""
+    """The values wanted of each field, of all times that it is named."""
     filters: dict[str, tuple[str, ...]] = {}
     for item in asked or []:
         field, equals, values = item.partition("=")
         if not (field and equals and values):
             raise TaskError(f"--filter: {item!r} is not FIELD=VALUE[,VALUE], such as subject=astronomy")
-        filters[field] = tuple(values.split(","))
+        filters[field] = (*filters.get(field, ()), *values.split(","))
     return filters
 
 

@@ -87,7 +87,7 @@ def run(
     stride: Stride = None,
     long_context: Annotated[
         str | None,
-        typer.Option(help="dynamic_ntk=off|released|exact,logn=on|off,window=none|report|N (docs/long-context.md)."),
+        typer.Option(help="Such as dynamic_ntk=exact,logn=on,window=report; all keys: docs/long-context.md."),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder where replies are kept and found by all runs of the same model.")

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.statistics import percentiles
+
 BOOTSTRAPS, SEED = 10_000, 20230928
 _AT_ONCE = 10_000_000
 """Numbers of the bootstrap that are in memory together."""
@@ -99,9 +101,7 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
-def paired(
-    pairs: Sequence[Pair], kind: str = "share", mean: Literal["items", "groups"] = "items", *, seed: int = SEED
-) -> Difference:
+def paired(pairs: Sequence[Pair], kind: str = "share", mean: Literal["items", "groups"] = "items") -> Difference:
     """The difference over pairs; `kind` and `mean` as in a task: perplexities are exponentials of mean losses.
 
     With a mean over groups a pair of a group of n has the weight 1 / n. Raises ValueError where there is no pair.
@@ -112,14 +112,14 @@ def paired(
     rows = Counter((pair.first, pair.second, sizes[pair.group] if mean == "groups" else 1) for pair in pairs)
     gained, lost = (sum(sign * (pair.second - pair.first) > 0 for pair in pairs) for sign in (1, -1))
     binary = kind == "share" and all({pair.first, pair.second} <= {0, 1} for pair in pairs)
-    low, high = _bootstrap(rows, kind, seed)
     first, second = (_mean(rows, side, kind) for side in (0, 1))
+    low, high = percentiles(second - first, _bootstrap(rows, kind))
     return Difference(
         n=len(pairs),
         first=first,
         second=second,
-        low=min(low, second - first),
-        high=max(high, second - first),
+        low=low,
+        high=high,
         p=mcnemar(gained, lost) if binary and mean == "items" else None,
         gained=gained,
         lost=lost,
@@ -132,8 +132,8 @@ def _mean(rows: Mapping[tuple[float, float, int], int], side: int, kind: str) ->
     return math.exp(mean) if kind == "perplexity" else mean
 
 
-def _bootstrap(rows: Mapping[tuple[float, float, int], int], kind: str, seed: int) -> tuple[float, float]:
-    """The outer 2.5 % of the differences of BOOTSTRAPS draws of as many pairs, with replacement.
+def _bootstrap(rows: Mapping[tuple[float, float, int], int], kind: str) -> list[float]:
+    """The differences of BOOTSTRAPS draws of as many pairs, with replacement.
 
     Drawn are the counts of the distinct pairs, which is the same and makes 0 and 1 four numbers per draw.
     """
@@ -142,7 +142,7 @@ def _bootstrap(rows: Mapping[tuple[float, float, int], int], kind: str, seed: in
     distinct = sorted(rows)
     first, second, weight = (np.array(column, dtype=float) for column in zip(*distinct, strict=True))
     counts = np.array([rows[row] for row in distinct])
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(SEED)
     differences: list[float] = []
     while len(differences) < BOOTSTRAPS:
         size = min(BOOTSTRAPS - len(differences), max(1, _AT_ONCE // len(distinct)))
@@ -151,6 +151,4 @@ def _bootstrap(rows: Mapping[tuple[float, float, int], int], kind: str, seed: in
         if kind == "perplexity":
             means = [np.exp(values) for values in means]
         differences += (means[1] - means[0]).tolist()
-    differences.sort()
-    tail = round(0.025 * BOOTSTRAPS)
-    return differences[tail], differences[-1 - tail]
+    return differences

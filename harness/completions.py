@@ -31,9 +31,9 @@ def read_completions(path: Path) -> Completions:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")
     except OSError as error:
-        raise TaskError(f"--completions {path}: {error.strerror}; name a .jsonl file") from None
+        raise TaskError(f"{path}: {error.strerror}; name a .jsonl file in which {FORM}") from None
     except UnicodeDecodeError as error:
-        raise TaskError(f"--completions {path}: no UTF-8 text ({error}); name a .jsonl file") from None
+        raise TaskError(f"{path}: no UTF-8 text ({error}); name a .jsonl file in which {FORM}") from None
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -44,7 +44,8 @@ def read_completions(path: Path) -> Completions:
                 raise TaskError(f"{path}:{number}: field {field!r} is missing; {FORM}")
             if not isinstance(row[field], str):
                 raise TaskError(f"{path}:{number}: field {field!r} is {type(row[field]).__name__}, not text; {FORM}")
-        lines.append((number, row["id"], row["text"]))
+        # tasks look for lines as models write them
+        lines.append((number, row["id"], row["text"].replace("\r\n", "\n")))
     if not lines:
         raise TaskError(f"{path}: holds no completions; {FORM}")
     return Completions(path, tuple(lines), hashlib.sha256(content).hexdigest())

@@ -47,9 +47,14 @@ def as_yaml(context: typer.Context) -> str:
     values = {
         _key(option): _plain(context.params[str(option.name)])
         for option in context.command.params
-        if option.name not in NOT_KEPT and context.params.get(str(option.name)) not in (None, False, [], ())
+        if option.name not in NOT_KEPT and not _left(context.params.get(str(option.name)))
     }
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _left(value: Any) -> bool:
+    """Whether an option was left at nothing; 0 is something."""
+    return value is None or value is False or value in ([], ())
 
 
 def _key(option: Any) -> str:

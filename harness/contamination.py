@@ -23,6 +23,8 @@ SHORTEST = 8
 """Items of fewer tokens are not looked for: so few words are found anywhere."""
 BATCH = 1 << 17
 """Characters that are hashed at once: the arrays of one batch stay in the processor's cache."""
+CARRIED = 1 << 16
+"""Characters that `pieces` looks back at most: no item has n tokens in a row that are longer."""
 
 _PLANES = 0x32400
 """Code points from here on (no script that is written today) separate."""
@@ -95,16 +97,18 @@ def tokens(text: str) -> list[str]:
 def pieces(blocks: Iterable[str], n: int) -> Iterator[str]:
     """A long text, given in blocks that may end anywhere, in pieces that end between tokens.
 
-    Each begins n - 1 tokens before the end of the last, so that every run of n tokens is in exactly one.
+    Each begins n - 1 tokens before the end of the last, so that every run of n tokens is in exactly one; but never more
+    than CARRIED characters before it, so that text without separators takes no more memory and time than other text.
     """
     carried = ""
     for block in blocks:
         found = words(carried + block)
-        if len(found) > n:
+        carried = found.text[found.starts[-n] if len(found) > n else 0 if len(found) else -1 :]
+        if len(carried) > CARRIED and found.ends[-1] < len(found.text):
+            yield found.text  # the last token is over, and may be left behind
+        elif len(carried) > CARRIED or len(found) > n:
             yield found.text[: found.starts[-1]]  # the last token may go on in the next block
-            carried = found.text[found.starts[-n] :]
-        else:
-            carried = found.text if len(found) else found.text[-1:]
+        carried = carried[-CARRIED:]
     yield carried
 
 

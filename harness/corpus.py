@@ -179,11 +179,25 @@ def _parquet(part: Part, name: str | None, tally: Tally, columns: Sequence[str] 
             return
         wanted = [column for column in present if columns is None or column in columns]
         for batch in file.iter_batches(batch_size=256, columns=wanted):
-            for row in batch.to_pylist():
+            for row in _rows_of(batch):
                 tally.lines += 1
-                yield from _document(row, name, tally)
+                if row is None:
+                    tally.reject("text that is not UTF-8")
+                else:
+                    yield from _document(row, name, tally)
     except pyarrow.ArrowException as error:
         tally.broken = f"damaged parquet file ({' '.join(str(error).split())})"
+
+
+def _rows_of(batch: Any) -> list[dict[str, Any] | None]:
+    """A batch's rows, None for those with text that is not UTF-8: writers of parquet need not look."""
+    try:
+        rows: list[dict[str, Any] | None] = batch.to_pylist()
+        return rows
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [None]
+        return [row for place in range(batch.num_rows) for row in _rows_of(batch.slice(place, 1))]
 
 
 def _document(row: Any, name: str | None, tally: Tally, line: bytes = b"") -> Iterator[tuple[Key, Any]]:

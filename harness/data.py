@@ -25,6 +25,7 @@ from qwen_model.catalogue import hub_problem
 from qwen_model.download import DownloadError, cache_dir, disk_errors, extract, fetch_wheel, lock
 from qwen_model.progress import say
 from tasks.api import Source, TaskError
+from tasks.json_text import parse
 
 JsonRow = dict[str, Any]
 SAID_OTHERWISE = (ValueError, RuntimeError)
@@ -123,8 +124,8 @@ def _parse_lines(name: str, lines: Iterable[str], *, first: int) -> list[JsonRow
 def json_object(content: str | bytes, where: str, remedy: str) -> JsonRow:
     """A JSON object from text. Raises TaskError, one line of `where` and `remedy`."""
     try:
-        row = json.loads(content)
-    except ValueError as error:
+        row = parse(content)
+    except (ValueError, RecursionError) as error:
         raise TaskError(f"{where}: not JSON ({error}); {remedy}") from error
     if not isinstance(row, dict):
         raise TaskError(f"{where}: not a JSON object; {remedy}")
@@ -158,9 +159,12 @@ def _parse_arrow(name: str, content: bytes) -> list[JsonRow]:
         else:
             # `datasets` writes Arrow's stream format.
             table = pyarrow.ipc.open_stream(buffer).read_all()
+        rows = table.to_pylist()
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{name}: text that is not UTF-8 ({error.object!r:.60}); save it as UTF-8") from error
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise TaskError(f"{name}: damaged {name.rpartition('.')[2]} file ({error}); fetch it again") from error
-    return _plain(name, table.to_pylist())
+    return _plain(name, rows)
 
 
 def _plain(name: str, rows: Iterable[Any]) -> list[JsonRow]:

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
+from harness.counting import Count
 from harness.data import Data
 from harness.requests import as_text
 from harness.selection import select
 from tasks.api import Source, Task, TaskError
 
 
-def describe(task: Task, data: Data) -> list[tuple[str, str]]:
-    """Label and text of each line. Fetches nothing: items are counted and a prompt is shown where the data is here."""
+def describe(task: Task, data: Data, count: Count) -> list[tuple[str, str]]:
+    """Label and text of each line, for a model whose tokenizer gives `count`. Fetches nothing: items are counted and a
+    prompt is shown where the data is here."""
     lines = [
         ("task", f"{task.name}: {task.title}"),
         ("protocol", f"{task.protocol}, {task.shots}-shot, version {task.version}"),
@@ -24,7 +26,7 @@ def describe(task: Task, data: Data) -> list[tuple[str, str]]:
         lines.append(("measures", ", ".join(f"{name} ({kind})" for name, kind in task.measures.items())))
     if task.sets:
         lines.append(("sets", ", ".join(f"{name} ({len(groups)} groups)" for name, groups in task.sets.items())))
-    lines.append(("decoding", "none: scores texts" if task.decoding is None else _decoding(asdict(task.decoding))))
+    lines.append(("decoding", _decoding(task)))
     if task.takes:
         lines.append(("takes", ", ".join("--" + name.replace("_", "-") for name in sorted(task.takes))))
     if task.report:
@@ -39,7 +41,7 @@ def describe(task: Task, data: Data) -> list[tuple[str, str]]:
             ("items", f"not here yet ({', '.join(absent)}); `harness tasks --dump {task.name}` fetches them"),
         ]
     try:
-        samples = task.samples(data)
+        samples, _ = task.fit(task.samples(data), count)
     except TaskError as error:
         return [*lines, ("items", str(error))]
     groups = {sample.group for sample in samples} - {None}
@@ -47,9 +49,12 @@ def describe(task: Task, data: Data) -> list[tuple[str, str]]:
     return [*lines, ("items", counted), (f"prompt of {samples[0].id}", as_text(task.prompt(samples[0])))]
 
 
-def dump(task: Task, data: Data, filters: Mapping[str, Sequence[str]], limit: int | None) -> Iterator[dict[str, Any]]:
+def dump(
+    task: Task, data: Data, count: Count, filters: Mapping[str, Sequence[str]], limit: int | None
+) -> Iterator[dict[str, Any]]:
     """The samples that a run with the same selection judges, as JSON-ready rows; fetches data. Raises TaskError."""
-    for sample in select(task.name, task.samples(data), filters, limit):
+    samples, _ = task.fit(task.samples(data), count)
+    for sample in select(task.name, samples, filters, limit):
         prompt = task.prompt(sample)
         yield {
             "id": sample.id,
@@ -60,10 +65,13 @@ def dump(task: Task, data: Data, filters: Mapping[str, Sequence[str]], limit: in
         }
 
 
-def _decoding(decoding: Mapping[str, Any]) -> str:
-    greedy = "greedy" if decoding["temperature"] == 0 else f"temperature {decoding['temperature']:g}"
-    stop = f", stops at {', '.join(map(repr, decoding['stop']))}" if decoding["stop"] else ""
-    return f"{greedy}, at most {decoding['max_tokens']} tokens{stop}"
+def _decoding(task: Task) -> str:
+    decoding = task.decoding
+    if decoding is None:
+        return "as lm-eval's file says" if task.name.startswith("lm-eval/") else "none: scores texts"
+    greedy = "greedy" if decoding.temperature == 0 else f"temperature {decoding.temperature:g}"
+    stop = f", stops at {', '.join(map(repr, decoding.stop))}" if decoding.stop else ""
+    return f"{greedy}, at most {decoding.max_tokens} tokens{stop}"
 
 
 def _places(source: Source) -> Iterator[str]:

@@ -9,7 +9,7 @@ from harness.data import Data
 from harness.environment import describe
 from harness.registry import task_class, task_names
 from harness.sandbox import SandboxUnavailable, probe
-from harness.sandbox.languages import LANGUAGES
+from harness.sandbox.languages import LANGUAGES, find_tool
 from qwen_model.catalogue import CATALOGUE, available, hub_problem
 from qwen_model.download import cache_dir
 
@@ -56,9 +56,11 @@ def _languages() -> list[list[str]]:
     """The compilers and runtimes that humanevalpack needs."""
     rows = []
     for name, language in LANGUAGES.items():
-        absent = [tool for tool in language.tools if not shutil.which(tool)]
-        detail = f"install {', '.join(absent)} to judge humanevalpack's {name} problems" if absent else ""
-        rows.append([f"language {name}", "not installed" if absent else "here", detail])
+        try:
+            find_tool(language)
+            rows.append([f"language {name}", "here", ""])
+        except FileNotFoundError as error:
+            rows.append([f"language {name}", "not installed", f"{error}: needed to judge humanevalpack's problems"])
     return rows
 
 

@@ -20,7 +20,7 @@ from harness.long_context import laid_over
 from harness.loop import complete
 from qwen_model.checkpoint import load_tokenizer
 from qwen_model.generation import SLOTS
-from qwen_model.prefill import CausalLM, Reader, windows
+from qwen_model.prefill import CausalLM, Reader, text_windows
 from qwen_model.rows import Rows
 from qwen_model.scoring import Continuation, readings
 from tasks.api import Check, Decoding, Interpreter, Prompt, Rolled, SandboxResult, Task, TaskError
@@ -94,7 +94,7 @@ class _NoSandbox:
     async def check(self, check: Check, *, cpu_seconds: float = 5.0) -> SandboxResult:
         return await self.run(check.solution)
 
-    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
+    async def build(self, language: str, source: str, needs: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
         return await self.run(source)
 
     @asynccontextmanager
@@ -149,7 +149,7 @@ def computed_tokens(reader: Reader, counter: Counter) -> int:
     longest: dict[tuple[int, int], tuple[Sequence[int], int]] = {}
     for ids, length, stride in counter.rolls:
         if stride is not None:
-            total += sum(end - start for start, end, _ in windows(len(ids), length, stride))
+            total += sum(end - start for start, end, _ in text_windows(len(ids), length, stride))
             continue
         key = id(ids), reader.model.ntk_step(length)
         if key not in longest or longest[key][1] < length:

@@ -26,8 +26,9 @@ class Encoding:
         return Encoded(prompt, prompt, tuple(self.tokenizer.encode(prompt)))
 
     def continuations(self, prompt: Encoded, pieces: Sequence[str], window: int | None) -> list[Continuation]:
-        """Each piece, encoded by itself, behind the prompt: the last `window - 1` tokens of one above `window`."""
-        ids = prompt.ids or ()
+        """Each piece, encoded by itself, behind the prompt: the last `window - 1` tokens of one above `window`. A
+        prompt of no token is the begin token."""
+        ids = prompt.ids or (self.tokenizer.begin()[1],)
         if window is not None and len(ids) > window:
             ids = ids[-(window - 1) :]
         for piece in pieces:

@@ -14,6 +14,7 @@ PACKAGES = (
     "qwen-harness",
     "torch",
     "transformers",
+    "vllm",
     "tokenizers",
     "gguf",
     "safetensors",

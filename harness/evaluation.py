@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from harness import environment
 from harness.backends import open_backend
+from harness.counting import counting
 from harness.data import Data
 from harness.judged import Judged, record_of
 from harness.loop import complete
 from harness.plan import drawn, entry, summary
 from harness.ranks import ranks
-from harness.records import FORMAT, Run, SampleRecord, spec_hash, write_atomic
+from harness.records import COUNTED, FORMAT, Run, SampleRecord, folder_name, spec_hash, write_atomic
 from harness.registry import task_class
 from harness.selection import select
 from harness.settings import Settings as Settings  # also for those who import it from here
 from harness.settings import check
 from harness.store import open_store
-from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer
+from qwen_model.checkpoint import Checkpoint, find_checkpoint
 from tasks.api import Options, Sample, Task, TaskError
 
 if TYPE_CHECKING:
     from harness.backend import Backend
     from qwen_model.decoder import Decoder
-    from qwen_model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,15 @@ class Prepared:
     samples: Mapping[str, tuple[Sample, ...]]
     spec: Mapping[str, Any]
     origins: Mapping[str, str]
+    counted: Mapping[str, int]
+    """What its tasks counted to fit their samples to the model, as `harness.counting` keeps it."""
     left_out: tuple[str, ...] = ()
     """A line on each sample, or set of samples, that does not suit the model."""
 
     @property
     def default_folder(self) -> Path:
         """runs/MODEL-HASH: the same command finds its own folder again."""
-        name = self.checkpoint.name.replace("/", "--")  # as servers' names have it
-        return Path("runs") / f"{name}-{spec_hash(self.spec)[:8]}"
+        return Path("runs") / folder_name(self.checkpoint.name, spec_hash(self.spec)[:8])
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -63,6 +64,9 @@ def _prepare(settings: Settings) -> Prepared:
     check(settings)
     options = Options(**{option.name: getattr(settings, option.name) for option in fields(Options)})
     tasks = tuple(task_class(name)(options) for name in settings.tasks)
+    names = [task.name for task in tasks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise TaskError(f"--task: {twice[0]} is named twice; name it once, or give your own class another name")
     if not isinstance(settings.model, str):
         dtype, device = str(settings.model.dtype).removeprefix("torch."), settings.model.device.type
         settings = replace(settings, backend="native", dtype=dtype, device=device)
@@ -73,11 +77,13 @@ def _prepare(settings: Settings) -> Prepared:
     samples: dict[str, tuple[Sample, ...]] = {}
     entries: dict[str, Any] = {}
     left_out: list[str] = []
+    counted: dict[str, int] = {}
+    by_tokenizer = counting(checkpoint.folder, counted)
 
     def count(text: str) -> int:
         if settings.backend == "openai" and settings.tokenizer is None:
             raise TaskError("--backend openai: this task counts tokens; give --tokenizer with the model's folder")
-        return _tokens(checkpoint.folder, text)
+        return by_tokenizer(text)
 
     for task in tasks:
         everything, unfit = task.fit(task.samples(data), count)
@@ -116,6 +122,7 @@ def _prepare(settings: Settings) -> Prepared:
         samples=samples,
         spec=spec,
         origins=origins,
+        counted=counted,
         left_out=tuple(left_out),
     )
 
@@ -139,17 +146,6 @@ def _numerics(settings: Settings, checkpoint: Checkpoint) -> dict[str, Any]:
         return {"base_url": settings.base_url, "tokenizer": tokens}
     device = "cuda" if settings.backend == "vllm" else settings.device
     return {"dtype": settings.dtype, "device": device, **_extension(settings)}
-
-
-@functools.lru_cache(maxsize=10_000)  # the runs of a sweep count the same long texts
-def _tokens(folder: Path, text: str) -> int:
-    """Tokens of a text by a checkpoint's tokenizer."""
-    return len(_tokenizer(folder).encode(text))
-
-
-@functools.lru_cache(maxsize=4)
-def _tokenizer(folder: Path) -> Tokenizer:
-    return load_tokenizer(folder)
 
 
 def _extension(settings: Settings) -> dict[str, Any]:
@@ -188,6 +184,8 @@ def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str 
         progress.stage(f"run folder: {folder}")
         if asked is not None:
             write_atomic(folder / "run.yaml", asked)
+        if prepared.counted:
+            write_atomic(folder / COUNTED, json.dumps(prepared.counted) + "\n")
         for line in prepared.left_out:
             progress.stage(line)
         left: list[list[tuple[str, str]]] = []
@@ -198,6 +196,7 @@ def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str 
             left.append([(task.name, sample.id) for sample in samples if sample.id not in done])
         own = ranks().hand_out(prepared.spec, left)
         if not any(left) and (folder / "results.json").is_file():
+            store.settle()
             ranks().finish()
             return Run(folder)
 
@@ -231,7 +230,9 @@ def _redecode(task: Task, settings: Settings) -> None:
     }
     if task.decoding is None:
         if changes or settings.draws > 1:
-            raise TaskError(f"--samples, --temperature, --top-p: task {task.name} generates nothing; leave them out")
+            raise TaskError(
+                f"--samples, --temperature, --top-p: task {task.name} has no decoding to change; leave them out"
+            )
         return
     if settings.draws > 1 and task.metric != "pass@1":
         raise TaskError(f"--samples: task {task.name} is not measured by pass@k; leave it out")

@@ -1,12 +1,13 @@
-"""How much memory was in use at most."""
+"""How much memory was in use at most, and whether what a text needs is there."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
+
+from qwen_model.memory import peak_resident
+from tasks.api import TaskError
 
 
 class Peak:
@@ -26,13 +27,11 @@ class Peak:
 
     def _look(self) -> int | None:
         if self._device.type == "cuda":
-            import torch
-
             most = int(torch.cuda.max_memory_allocated(self._device))
             torch.cuda.reset_peak_memory_stats(self._device)
             return most
         try:
-            most = _kilobytes("/proc/self/status", "VmHWM") * 1024
+            most = peak_resident()
             # the kernel's way to let the mark fall to what is in use now; some containers forbid it
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
@@ -40,8 +39,10 @@ class Peak:
         return most
 
 
-def _kilobytes(path: str, field: str) -> int:
-    for line in Path(path).read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1])
-    raise OSError(f"{path}: no {field}")
+def check_room(length: int, needed: int, free: int, remedy: str) -> None:
+    """Raises TaskError where the keys and values of a text of `length` tokens need more bytes than are free."""
+    if needed > free:
+        raise TaskError(
+            f"a text of {length:,} tokens takes {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "
+            f"are free; {remedy}"
+        )

@@ -25,6 +25,7 @@ from qwen_model import ModelError
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, load_tokenizer, read_config
 from qwen_model.download import sha256_file
 from qwen_model.scoring import Scored
+from qwen_model.tokenizer import cut
 from tasks.api import Chat, Decoding, Prompt, Sample, Task, TaskError
 
 PROBE = "The capital of France is Paris."
@@ -186,10 +187,8 @@ class OpenAIBackend(TokenBackend):
         text, finish, usage = said
         self.tokens.prompt += int(usage.get("prompt_tokens") or 0)
         self.tokens.generated += int(usage.get("completion_tokens") or 0)
-        ends = [place for stop in decoding.stop if (place := text.find(stop)) >= 0]
-        if ends:  # some servers leave the stop string in
-            text, finish = text[: min(ends)], "stop"
-        return {"text": text, "finish": finish, "logprobs": ()}
+        text, stopped = cut(text, decoding.stop)  # some servers leave the stop string in
+        return {"text": text, "finish": "stop" if stopped else finish, "logprobs": ()}
 
 
 def _length(folder: Path) -> int:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from qwen_model import ModelError
+from tasks.json_text import parse
 
 Value = TypeVar("Value")
 
@@ -84,7 +85,7 @@ class Client:
                     continue
             if response.status_code == 200:
                 try:
-                    return read(response.json())
+                    return read(parse(response.content))
                 except BROKEN as error:
                     why = f"an answer that is none ({type(error).__name__}: {error})"
                     continue
@@ -110,7 +111,7 @@ class Client:
 def _words(response: httpx2.Response) -> str:
     """What the server says of its refusal, on one line."""
     try:
-        said = response.json()
+        said = parse(response.content)
         said = said.get("error", said)
         text = str(said.get("message", said))
     except (ValueError, AttributeError):

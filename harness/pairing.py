@@ -46,23 +46,35 @@ def compare(first: Run, second: Run) -> RunComparison:
     other run, if there is exactly one and the samples' ids agree. Raises RunError if nothing is in common.
     """
     names = run_names([first, second])
-    tasks = [
-        task for one, other in _couples(first, second) if (task := _task(first, one, second, other, names)) is not None
-    ]
+    tasks: list[TaskComparison] = []
+    apart: dict[tuple[str, str], str] = {}
+    for one, other in _couples(first, second):
+        if (task := _task(first, one, second, other, names)) is not None:
+            tasks.append(task)
+        elif reason := _without_values(first, one) or _without_values(second, other):
+            apart[one, other] = reason
     if not tasks:
-        raise RunError(
-            f"{first.path}, {second.path}: no sample in common (tasks {', '.join(_tasks(first))} there, "
-            f"{', '.join(_tasks(second))} here); compare runs of the same tasks"
-        )
+        said = f"no sample in common (tasks {', '.join(_tasks(first))} there, {', '.join(_tasks(second))} here)"
+        raise RunError(f"{first.path}, {second.path}: {'; '.join(apart.values()) or said}; compare other runs or tasks")
+    couples = [*((task.task, task.other) for task in tasks), *apart]
     left = [
         f"Only {name} has {', '.join(alone)}."
         for name, its, taken in (
-            (names[0], _tasks(first), {task.task for task in tasks}),
-            (names[1], _tasks(second), {task.other for task in tasks}),
+            (names[0], _tasks(first), {one for one, _ in couples}),
+            (names[1], _tasks(second), {other for _, other in couples}),
         )
         if (alone := [task for task in its if task not in taken])
     ]
-    return RunComparison(first=names[0], second=names[1], tasks=tuple(tasks), notes=tuple(left))
+    notes = (*(f"{reason}." for reason in apart.values()), *left)
+    return RunComparison(first=names[0], second=names[1], tasks=tuple(tasks), notes=notes)
+
+
+def _without_values(run: Run, task: str) -> str | None:
+    """Why no sample of a task can be paired, if so: its metric is a number of the whole run, or no sample has it."""
+    spec = run.spec["tasks"][task]
+    if spec["metric"] in OUTCOME_METRICS or _items(run, task, spec):
+        return None
+    return f"{task}: its samples have no {spec['metric']} of their own to be paired by"
 
 
 def _tasks(run: Run) -> list[str]:

@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Version of the folder's layout; a folder of another version is refused, never half read."""
+
+COUNTED = "counted.json"
+"""In the folder of a run whose tasks counted tokens: how many, by the texts' digests."""
 
 COLUMNS = {
     "task": "TEXT NOT NULL",
@@ -119,19 +122,28 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(spec).encode()).hexdigest()[:16]
 
 
+def folder_name(*parts: str) -> str:
+    """The parts of a default folder's name, joined: a task's or a served model's name may have a / in it."""
+    return "-".join(parts).replace("/", "--")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to; what is written takes the place of `path`, or of the file that it links to, in one move: a
-    reader, or a crash, sees the old content or the new, never a part. Raises RunError for a device, a pipe, a folder.
+    reader, or a crash, sees the old content or the new, never a part. What fails leaves nothing behind. Raises RunError
+    for a device, a pipe, a folder.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise RunError(f"{path}: is there, and is no file that could be replaced; name another")
     partial = target.with_name(target.name + ".partial")
-    yield partial
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(target)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -194,25 +206,32 @@ class Run:
         """`environment.json`: versions, machine, isolation tier, times: what does not change the numbers."""
         return self._json("environment.json")
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """Tokens of the texts that the run's tasks counted, by digest (`harness.counting`)."""
+        return self._json(COUNTED) if (self.path / COUNTED).is_file() else {}
+
     def records(self, task: str) -> Iterator[SampleRecord]:
         """The judged samples of a task in the data set's order."""
-        if not (self.path / "samples.sqlite").exists():
+        file = self.path / "samples.sqlite"
+        if not file.exists():
             raise RunError(f"{self.path}: its samples.sqlite is gone; run again with another --out folder")
-        database = sqlite3.connect(f"file:{self.path / 'samples.sqlite'}?mode=ro", uri=True)
         try:
-            names = ", ".join(f'"{name}"' for name in COLUMNS)
-            for values in database.execute(f"SELECT {names} FROM samples WHERE task = ? ORDER BY position", (task,)):
-                row = dict(zip(COLUMNS, values, strict=True))
-                for name in JSON_COLUMNS:
-                    row[name] = None if row[name] is None else json.loads(row[name])
-                if row["token_logprobs"] is not None:
-                    row["token_logprobs"] = tuple(row["token_logprobs"])
-                row["asked"] = tuple(row["asked"])
-                yield SampleRecord(**{**row, "correct": bool(row["correct"])})
+            with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as database:
+                names = ", ".join(f'"{name}"' for name in COLUMNS)
+                query = f"SELECT {names} FROM samples WHERE task = ? ORDER BY position"
+                for values in database.execute(query, (task,)):
+                    row = dict(zip(COLUMNS, values, strict=True))
+                    for name in JSON_COLUMNS:
+                        row[name] = None if row[name] is None else json.loads(row[name])
+                    if row["token_logprobs"] is not None:
+                        row["token_logprobs"] = tuple(row["token_logprobs"])
+                    row["asked"] = tuple(row["asked"])
+                    yield SampleRecord(**{**row, "correct": bool(row["correct"])})
+        except sqlite3.OperationalError as error:
+            raise RunError(f"{file}: cannot be read ({error}); see that it is whole, and yours to read") from error
         except sqlite3.DatabaseError as error:
-            raise RunError(f"{self.path / 'samples.sqlite'}: {error}; delete the folder and run again") from error
-        finally:
-            database.close()
+            raise RunError(f"{file}: {error}; delete the folder and run again") from error
 
     def samples(self, task: str) -> pandas.DataFrame:
         """One row per judged sample, as a pandas frame with the fields of SampleRecord. Raises RunError for a task that

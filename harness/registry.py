@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -38,9 +39,11 @@ def task_class(name: str) -> type[Task]:
 def _from_file(path: Path, class_name: str) -> type[Task]:
     if not path.is_file():
         raise TaskError(f"{path}: no such file; a task of yours is given as path/to/file.py:Class")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"task file {path.resolve()}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look up there what their annotations mean
     try:
         spec.loader.exec_module(module)
     except (SyntaxError, ImportError) as error:

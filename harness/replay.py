@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.pieces import qwen_pieces
 from harness.requests import as_text, generate_digest, loglikelihood_digest, rolling_digest, score_digest
+from qwen_model.tokenizer import cut
 from tasks.api import Decoding, Prompt, Reply, Rolled, TaskError
 
 
@@ -80,9 +81,8 @@ class Completion:
     async def generate(self, prompt: Prompt, decoding: Decoding) -> Reply:
         if self.asked:
             raise self._refuse("asks for a second reply, and a file of completions has one")
-        ends = [place for stop in decoding.stop if (place := self._text.find(stop)) >= 0]
-        text = self._text[: min(ends)] if ends else self._text
-        reply = Reply(text=text, finish="stop" if ends else "eos", logprobs=())
+        text, stopped = cut(self._text, decoding.stop)
+        reply = Reply(text=text, finish="stop" if stopped else "eos", logprobs=())
         request = generate_digest(prompt, decoding)
         self.asked.append(
             {"kind": "generate", "request": request, "text": text, "finish": reply.finish, "logprobs": []}

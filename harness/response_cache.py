@@ -35,7 +35,10 @@ class ResponseCache:
         self.hits = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self._path, timeout=PATIENCE, isolation_level=None)
+            # used by one thread at a time, but not always by this one: see `harness.loop.complete`
+            self._database = sqlite3.connect(
+                self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
         except (OSError, sqlite3.Error) as error:
             raise RunError(f"--cache: {self._path}: cannot write there ({error}); give another folder") from error
         try:

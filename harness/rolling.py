@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from harness import memory
 from qwen_model.memory import free_memory
-from qwen_model.prefill import CausalLM, Reader, windows
-from tasks.api import TaskError
+from qwen_model.prefill import CausalLM, Reader, text_windows
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class _Asked:
     def windows(self) -> Iterator[tuple[int, int, int]]:
         if self.stride is None:
             return iter([(0, self.length, 1)])
-        return windows(len(self.ids), self.length, self.stride)
+        return text_windows(len(self.ids), self.length, self.stride)
 
 
 class Rolls:
@@ -110,11 +109,7 @@ class Rolls:
     def _check_memory(self, length: int) -> None:
         needed = self._model.cache_shape.nbytes(1, length, self._model.dtype, rings=False)
         free = free_memory(self._model.device) + self._reader.stack.nbytes
-        if needed > free:
-            raise TaskError(
-                f"--lengths: {length} tokens take {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "
-                f"are free; ask for shorter ones"
-            )
+        memory.check_room(length, needed, free, "free some, or take shorter texts (--lengths, for tasks that take it)")
 
 
 def _next(pieces: Iterator[list[float]]) -> list[float] | None:

@@ -34,7 +34,7 @@ class Runners:
         return self._sandboxes[policy]
 
     def workshop(self, language: str, cpu_seconds: float) -> Workshop:
-        """The workshop of a language, made once. Raises FileNotFoundError where its compiler is not installed."""
+        """The workshop of a language, made once. Raises FileNotFoundError where its compiler cannot be had."""
         if (language, cpu_seconds) not in self._workshops:
             self._workshops[language, cpu_seconds] = Workshop(language, cpu_seconds, unsafe=self._unsafe)
         return self._workshops[language, cpu_seconds]
@@ -65,12 +65,12 @@ class SandboxHandle:
         box = self._runners.sandbox(Policy(cpu_seconds=cpu_seconds))
         return await self._runners.in_thread(box.check, check.solution, check.tests, check.names, check.setup)
 
-    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> Result:
+    async def build(self, language: str, source: str, needs: str, *, cpu_seconds: float = 10.0) -> Result:
         try:
             workshop = self._runners.workshop(language, cpu_seconds)
         except FileNotFoundError as error:
             return Result(outcome="not_installed", detail=str(error))
-        return await self._runners.in_thread(workshop.run, source)
+        return await self._runners.in_thread(workshop.run, source, needs)
 
     @asynccontextmanager
     async def interpreter(self, files: Mapping[str, str]) -> AsyncIterator[_InterpreterHandle]:

@@ -7,6 +7,7 @@ may be the code of a task, which no spec shows.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections import Counter
@@ -17,12 +18,13 @@ from typing import Any
 
 from harness import environment
 from harness.completions import assign, read_completions
+from harness.counting import recounting
 from harness.data import Data
 from harness.evaluation import Progress, isolation
 from harness.judged import Judged, record_of
 from harness.loop import complete
 from harness.plan import entry, summary
-from harness.records import FORMAT, Run, RunError, SampleRecord, spec_hash
+from harness.records import COUNTED, FORMAT, Run, RunError, SampleRecord, folder_name, spec_hash, write_atomic
 from harness.registry import task_class, task_names
 from harness.replay import Completion, Replay
 from harness.runners import Runners, SandboxHandle
@@ -69,6 +71,7 @@ def score_run(
     TaskError, naming the sample, where a task now asks the model something else than it did, and RunError for folders.
     """
     run = Run(path)
+    counted = run.counted
     files = {named.name: named for named in map(task_class, tasks)}
     data = Data(data_dir)
     made: list[Task] = []
@@ -78,7 +81,7 @@ def score_run(
         records = list(run.records(name))
         if not records:
             continue  # of an unfinished run
-        if name not in files and name not in task_names():
+        if name not in files and name not in task_names() and not name.startswith("lm-eval/"):
             raise TaskError(f"{path}: its task {name} is not installed; name it by --task path/to/file.py:Class")
         task = (files[name] if name in files else task_class(name))(_options(before, options))
         if before["decoding"] is not None:
@@ -86,6 +89,8 @@ def score_run(
             # an attribute of this one task object: the run's sampling, not the protocol's own
             task.decoding = Decoding(**{**before["decoding"], "stop": stop})  # type: ignore[misc]
         everything = task.samples(data)
+        if counted:
+            everything, _ = task.fit(everything, recounting(path, counted))
         samples = _stored_samples(path, name, before, records, {sample.id: sample for sample in everything})
         jobs.extend(
             _Job(task, replace(sample, id=record.id), Replay(record.id, record.asked), record.position, record)
@@ -104,8 +109,12 @@ def score_run(
             "samples": {task.name: sum(job.task is task for job in jobs) for task in made},
         },
     }
-    folder = path.with_name(path.resolve().name + "-scored") if out is None else out
-    return _execute(spec, made, jobs, folder, data, unsafe, progress)
+    whole = path.resolve()  # "." has no name
+    folder = whole.with_name(whole.name + "-scored") if out is None else out
+    judged = _execute(spec, made, jobs, folder, data, unsafe, progress)
+    if counted:
+        write_atomic(folder / COUNTED, json.dumps(counted) + "\n")
+    return judged
 
 
 def _stored_samples(
@@ -140,7 +149,8 @@ def score_completions(
     task = task_class(name)(options)
     if task.decoding is None:
         raise TaskError(
-            f"--completions: task {task.name} compares log-probabilities and reads no text; use `harness run`"
+            f"--completions: task {task.name} has no decoding: it compares log-probabilities, or asks as lm-eval's "
+            "file says; use `harness run`"
         )
     data = Data(data_dir)
     everything = task.samples(data)
@@ -165,7 +175,7 @@ def score_completions(
         },
         "scored": {"samples": {task.name: len(jobs)}},
     }
-    folder = Path("runs") / f"{file.stem}-{task.name}-{spec_hash(spec)[:8]}" if out is None else out
+    folder = out or Path("runs") / folder_name(file.stem, task.name, spec_hash(spec)[:8])
     return _execute(spec, [task], jobs, folder, data, unsafe, progress)
 
 

@@ -7,6 +7,7 @@ for every model, machine and seed, and contained in that of any larger limit. Th
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -19,9 +20,11 @@ def select(
 ) -> list[Sample]:
     """Samples whose fields have one of the wanted values, at most `limit`, in the data set's order.
 
-    Raises TaskError for a field that the task has not, or where nothing is left.
+    Raises TaskError for a field that the task has not, for two samples of one id, or where nothing is left.
     """
     check_limit(limit)
+    if doubled := [id_ for id_, times in Counter(sample.id for sample in samples).items() if times > 1]:
+        raise TaskError(f"{task}: id {doubled[0]!r} is there twice; give every row of the data an id of its own")
     chosen = list(samples)
     for field, values in filters.items():
         known = {str(sample.fields[field]) for sample in samples if field in sample.fields}

@@ -100,6 +100,3 @@ def check(settings: Settings) -> None:
         raise TaskError("--task: no task named; `harness tasks` lists them")
     if settings.long_context is not None and settings.backend != "native":
         raise TaskError(f"--long-context: the {settings.backend} backend has none; use --backend native")
-    twice = {name for name in settings.tasks if settings.tasks.count(name) > 1}
-    if twice:
-        raise TaskError(f"--task: {twice.pop()} is named twice")

@@ -3,7 +3,7 @@
 Sources: Wilson, JASA 22 (1927) for the interval; Kish, Survey Sampling (1965) for the design effect and the effective
 sample size; Agresti and Coull, American Statistician 52 (1998) for the z^2 items by which small groups are smoothed;
 Efron, Annals of Statistics 7 (1979) for the bootstrap; Chen et al., arXiv 2107.03374 (2021), section 2.1 for pass@k.
-All intervals are 95 % unless said otherwise. Results are the same to the last digit whatever the order of the input,
+All intervals are 95 %. Results are the same to the last digit whatever the order of the input,
 since `results.json` of a resumed run must equal an unbroken run's.
 """
 
@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 
 from harness.records import Estimate
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
+def wilson(successes: int, n: int) -> Estimate:
     """Wilson's score interval for `successes` of `n` independent items.
 
     Unlike value +- 1.96 standard errors it stays inside 0..1, and is not of width nought when all or none succeed.
@@ -27,7 +27,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
         raise ValueError("no items: a fraction of nothing has no value")
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} items")
-    return _wilson(successes / n, n, float(n), level)
+    return _wilson(successes / n, n, float(n))
 
 
 def accuracy(correct: Sequence[bool], groups: Sequence[str | None]) -> Estimate:
@@ -41,7 +41,7 @@ def accuracy(correct: Sequence[bool], groups: Sequence[str | None]) -> Estimate:
     if not correct:
         raise ValueError("no items: a fraction of nothing has no value")
     n = len(correct)
-    return _wilson(sum(map(bool, correct)) / n, n, n / max(1.0, design_effect(correct, groups)), 0.95)
+    return _wilson(sum(map(bool, correct)) / n, n, n / max(1.0, design_effect(correct, groups)))
 
 
 def design_effect(correct: Sequence[bool], groups: Sequence[str | None]) -> float:
@@ -106,7 +106,7 @@ def accuracy_by_group(correct: Sequence[bool], groups: Sequence[str]) -> Estimat
         spread = math.fsum(s * (1 - s) / size for size, s in smoothed) / (share * (1 - share))
     else:
         spread = math.fsum(1 / size for size, _ in tallies)
-    return _wilson(share, len(correct), len(tallies) ** 2 / spread, 0.95)
+    return _wilson(share, len(correct), len(tallies) ** 2 / spread)
 
 
 def mean_of(values: Sequence[float]) -> Estimate:
@@ -119,7 +119,8 @@ def mean_of(values: Sequence[float]) -> Estimate:
     ordered = sorted(values)
     draw = random.Random(BOOTSTRAP_SEED)
     means = [math.fsum(draw.choices(ordered, k=len(ordered))) / len(ordered) for _ in range(BOOTSTRAPS)]
-    return _percentiles(math.fsum(ordered) / len(ordered), means, len(ordered))
+    value = math.fsum(ordered) / len(ordered)
+    return Estimate(value, *percentiles(value, means), len(ordered))
 
 
 def mean_of_groups(values: Sequence[float], groups: Sequence[str]) -> Estimate:
@@ -136,7 +137,17 @@ def mean_of_groups(values: Sequence[float], groups: Sequence[str]) -> Estimate:
         drawn = draw.choices(pairs, k=len(pairs))
         means.append(math.fsum(pair[0] for pair in drawn) / math.fsum(pair[1] for pair in drawn))
     value = math.fsum(math.fsum(members) / len(members) for members in found) / len(found)
-    return _percentiles(value, means, len(values))
+    return Estimate(value, *percentiles(value, means), len(values))
+
+
+def percentiles(value: float, draws: Iterable[float]) -> tuple[float, float]:
+    """The ends of a bootstrap's 95 % interval: the outer 2.5 % of the draws on either side, widened to hold the value.
+
+    There has to be a draw.
+    """
+    ordered = sorted(draws)
+    tail = round(0.025 * len(ordered))
+    return min(ordered[tail], value), max(ordered[-1 - tail], value)
 
 
 def exponential(losses: Estimate) -> Estimate:
@@ -159,16 +170,9 @@ def _grouped(values: Sequence[float], groups: Sequence[str]) -> list[list[float]
     return [found[group] for group in sorted(found)]
 
 
-def _percentiles(value: float, means: list[float], n: int) -> Estimate:
-    """The value between the outer 2.5 % of the means of the bootstrap."""
-    means = sorted(means)
-    tail = round(0.025 * len(means))
-    return Estimate(value, min(means[tail], value), max(means[-1 - tail], value), n)
-
-
-def _wilson(p: float, n: int, effective: float, level: float) -> Estimate:
+def _wilson(p: float, n: int, effective: float) -> Estimate:
     """Wilson's interval of the share p of n items as if it came from `effective` items."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf(0.975)
     centre = p + z * z / (2 * effective)
     half = z * math.sqrt(p * (1 - p) / effective + z * z / (4 * effective * effective))
     scale = 1 + z * z / effective

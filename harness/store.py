@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.records import COLUMNS, JSON_COLUMNS, Run, RunError, SampleRecord, difference, write_atomic
+from harness.records import COLUMNS, COUNTED, JSON_COLUMNS, Run, RunError, SampleRecord, difference, write_atomic
 
 
 class Store:
@@ -34,11 +34,15 @@ class Store:
 
     def finish(self, results: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Write `results.json` and `environment.json`: the run is whole, its samples in one file."""
+        self.settle()
+        for name, value in (("environment.json", environment), ("results.json", results)):
+            write_atomic(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def settle(self) -> None:
+        """Leave the samples of a whole run in one file."""
         # a reader of a WAL database leaves files beside it, and cannot read from a folder that it may not write to
         with suppress(sqlite3.OperationalError):  # somebody is reading: the log stays
             self._database.execute("PRAGMA journal_mode=DELETE")
-        for name, value in (("environment.json", environment), ("results.json", results)):
-            write_atomic(self.path / name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -95,7 +99,7 @@ def _clear(path: Path) -> None:
     if (path / "spec.json").exists() and "scored" not in Run(path).spec:
         raise RunError(f"{path}: holds a run that `harness score` did not write; give another --out folder")
     # spec.json last: what is left of an interrupted clearing is still known for what it is
-    for name in ("report.md", "report.html", "results.json", "environment.json"):
+    for name in ("report.md", "report.html", "results.json", "environment.json", COUNTED):
         (path / name).unlink(missing_ok=True)
     for file in path.glob("samples.sqlite*"):
         file.unlink()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from harness.backend import Answer, Backend, Encoded
 from harness.encoding import Encoding
 from harness.response_cache import ResponseCache
-from qwen_model.prefill import windows
+from qwen_model.prefill import text_windows
 from qwen_model.scoring import Continuation, Scored
 from tasks.api import Rolled, TaskError
 
@@ -45,7 +45,7 @@ class TokenBackend(Backend):
         read = dict(zip(sequences, await asyncio.gather(*map(self.read, sequences)), strict=True))
         found = []
         for item in items:
-            own = read[item.context + item.tokens][-len(item.tokens) :]
+            own = read[item.context + item.tokens][len(item.context) - 1 :]
             found.append(Scored(math.fsum(one.logprob for one in own), all(one.greedy for one in own)))
         return found
 
@@ -64,7 +64,7 @@ class TokenBackend(Backend):
         if len(ids) < 2:
             return Rolled(logprobs=(), tokens=tokens)
         length = len(ids) if length is None else min(length, len(ids))
-        spans = [(0, length, 1)] if stride is None else list(windows(len(ids), length, stride))
+        spans = [(0, length, 1)] if stride is None else list(text_windows(len(ids), length, stride))
         read = await asyncio.gather(*(self.read(ids[start:end]) for start, end, _ in spans))
         found = tuple(
             one.logprob

@@ -19,10 +19,10 @@ from pathlib import Path
 from harness.records import as_csv, write_atomic
 from qwen_model.catalogue import CATALOGUE, available, obtain_vocabulary
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
-from qwen_model.config import ModelError
 from qwen_model.progress import Meter
 from qwen_model.qwen_tokenizer import SPLIT, QwenTokenizer, read_ranks
 from qwen_model.tokenizer import Tokenizer
+from tasks.api import TaskError
 from tasks.documents import lines, text_of
 
 TEXTS = Path(__file__).with_name("texts")
@@ -118,21 +118,21 @@ def _cl100k_like(vocabulary: Path) -> Codec:
 def texts(folder: Path | None) -> list[Text]:
     """The texts of a folder (LANGUAGE.txt, or LANGUAGE.jsonl with `text`), else our own; then code.
 
-    A file named code.txt or code.jsonl takes the place of the standard library. Raises ModelError or TaskError.
+    A file named code.txt or code.jsonl takes the place of the standard library. Raises TaskError.
     """
     place = folder or TEXTS
     if not place.is_dir():
-        raise ModelError(f"--texts {place}: no such folder; name one with files such as en.txt or zh.jsonl")
+        raise TaskError(f"--texts {place}: no such folder; name one with files such as en.txt or zh.jsonl")
     found: dict[str, Text] = {}
     for path in sorted(path for path in place.iterdir() if path.suffix in (".txt", ".jsonl")):
         if path.stem in found:
-            raise ModelError(f"{path}: a second file named {path.stem}; join the two")
+            raise TaskError(f"{path}: a second file named {path.stem}; join the two")
         documents = (text_of(path),) if path.suffix == ".txt" else tuple(text for _, text, _ in lines(path))
         if not any(document.strip() for document in documents):
-            raise ModelError(f"{path}: holds no text; remove it")
+            raise TaskError(f"{path}: holds no text; remove it")
         found[path.stem] = Text(path.stem, f"files of {folder}" if folder else "one paragraph of ours", documents)
     if not found:
-        raise ModelError(f"--texts {place}: no .txt or .jsonl file; put files such as en.txt or zh.jsonl there")
+        raise TaskError(f"--texts {place}: no .txt or .jsonl file; put files such as en.txt or zh.jsonl there")
     code = found.pop(CODE, None) or _standard_library()
     places = {label: place for place, label in enumerate(ORDER)}
     return [*sorted(found.values(), key=lambda text: (places.get(text.label, len(ORDER)), text.label)), code]
@@ -142,7 +142,7 @@ def _standard_library() -> Text:
     folder = Path(sysconfig.get_path("stdlib"))
     missing = [name for name in MODULES if not (folder / f"{name}.py").is_file()]
     if missing:
-        raise ModelError(
+        raise TaskError(
             f"{folder}: no {missing[0]}.py; use a Python with its library's source, or give --texts code.txt"
         )
     sources = tuple((folder / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
@@ -150,10 +150,10 @@ def _standard_library() -> Text:
 
 
 def measure(texts: Sequence[Text], codecs: Sequence[Codec], baseline: str) -> list[Row]:
-    """Every tokenizer on every text, in their order. Raises ModelError if `baseline` is none of them."""
+    """Every tokenizer on every text, in their order. Raises TaskError if `baseline` is none of them."""
     names = [codec.name for codec in codecs]
     if baseline not in names:
-        raise ModelError(f"--baseline {baseline}: not among the tokenizers {', '.join(names)}; add it with --tokenizer")
+        raise TaskError(f"--baseline {baseline}: not among the tokenizers {', '.join(names)}; add it with --tokenizer")
     work = sum(text.size for text in texts) * len(codecs)
     rows = []
     with Meter("encoding", work) if work > QUIET_BYTES else nullcontext() as meter:

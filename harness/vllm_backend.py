@@ -18,6 +18,7 @@ from harness.token_backend import TokenBackend
 from qwen_model import ModelError
 from qwen_model.checkpoint import Checkpoint, load_tokenizer
 from qwen_model.scoring import Scored
+from qwen_model.tokenizer import cut
 from tasks.api import Decoding, Prompt
 
 
@@ -94,10 +95,8 @@ class VLLMBackend(TokenBackend):
             finish, ids = "eos", ids[:-1]
         elif written.finish_reason != "length":
             finish = "stop" if isinstance(written.stop_reason, str) else "eos"
-        text = tokenizer.decode(ids)
-        ends = [place for stop in decoding.stop if (place := text.find(stop)) >= 0]
         self.tokens.generated += len(written.token_ids)
-        return {"text": text[: min(ends, default=len(text))], "finish": finish, "logprobs": logprobs}
+        return {"text": cut(tokenizer.decode(ids), decoding.stop)[0], "finish": finish, "logprobs": logprobs}
 
     async def read(self, ids: Sequence[int]) -> list[Scored]:
         output = await self._asked(ids, max_tokens=1, temperature=0.0, prompt_logprobs=1)

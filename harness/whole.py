@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.records import Estimate, SampleRecord
+from harness.statistics import percentiles
 
 BOOTSTRAPS, SEED = 200, 20230928
 """Fewer than for means: the functions are other people's, and some take a second."""
@@ -47,8 +48,5 @@ def estimate(values: Sequence[Any], function: Callable[[Sequence[Any]], float]) 
         raise ValueError(f"it is {value}, which is no number")
     draw = random.Random(SEED)
     drawn = (float(function(draw.choices(values, k=len(values)))) for _ in range(BOOTSTRAPS))
-    drawn_values = sorted(found for found in drawn if math.isfinite(found))
-    if not drawn_values:
-        return Estimate(value, value, value, len(values))
-    tail = round(0.025 * len(drawn_values))
-    return Estimate(value, min(drawn_values[tail], value), max(drawn_values[-1 - tail], value), len(values))
+    found = [number for number in drawn if math.isfinite(number)]
+    return Estimate(value, *percentiles(value, found or [value]), len(values))

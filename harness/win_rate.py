@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.completions import read_completions
 from harness.data import Data, read_rows
 from harness.records import Estimate, Run, as_csv, write_atomic
 from harness.registry import task_class
@@ -69,6 +70,11 @@ class Shares:
         return self.win, self.tie, self.loss
 
 
+def label(answers: Path) -> str:
+    """What a run folder's or a file's answers are called in print."""
+    return answers.resolve().name.removesuffix(".jsonl")
+
+
 def pairs(answers: Path, opponent: Path, data_dir: Path | None) -> list[Pair]:
     """The questions that the tested model answered, with both answers. Raises TaskError, RunError."""
     questions = {sample.id: sample.fields for sample in task_class("win-rate")().samples(Data(data_dir))}
@@ -97,18 +103,11 @@ def read_answers(path: Path) -> dict[str, str]:
         if not found:
             raise TaskError(f"{path}: holds no answers yet; run the same command again to continue it")
         return found
-    if not path.is_file():
-        raise TaskError(f"{path}: no such file; give a jsonl file with `id` and `text`, or a run folder")
     found = {}
-    for number, row in enumerate(read_rows(str(path), path.read_bytes()), start=1):
-        for name in ("id", "text"):
-            if not isinstance(row.get(name), str):
-                raise TaskError(
-                    f"{path}: row {number} has no text as {name!r}; every row is an object with id and text"
-                )
-        if row["id"] in found:
-            raise TaskError(f"{path}: id {row['id']!r} is there twice; leave one out")
-        found[row["id"]] = row["text"]
+    for number, id_, text in read_completions(path).lines:
+        if id_ in found:
+            raise TaskError(f"{path}:{number}: id {id_!r} is there twice; leave one out")
+        found[id_] = text
     return found
 
 

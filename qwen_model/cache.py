@@ -56,16 +56,12 @@ class Cache(Protocol):
 class _Store(ABC):
     rings = False
 
-    def __init__(
-        self, shape: CacheShape, rows: int, dtype: torch.dtype, device: torch.device, capacity: int | None
-    ) -> None:
-        self.shape, self._most, self._static = shape, rows, capacity
+    def __init__(self, shape: CacheShape, rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.shape, self._most = shape, rows
         empty = torch.empty(0, shape.heads, 0, shape.head_dim, dtype=dtype, device=device)
         self.keys = [empty] * len(shape.windows)
         self.values = list(self.keys)
         self.rows = self.capacity = 0
-        if capacity is not None:
-            self._resize(rows, capacity)
 
     @property
     @abstractmethod
@@ -78,11 +74,9 @@ class _Store(ABC):
         return sum(tensor.nbytes for tensors in (self.keys, self.values) for tensor in tensors)
 
     def make_room(self, rows: int, positions: int) -> None:
-        """For so many rows of so many tokens. Raises ValueError where a static cache ends."""
+        """For so many rows of so many tokens."""
         if rows <= self.rows and positions <= self.capacity:
             return
-        if self._static is not None and positions > self._static:
-            raise ValueError(f"the cache was made for {self._static} tokens and {positions} are needed; make it longer")
         if rows > self.rows:  # by the half again, up to all
             rows = min(self._most, max(rows, self.rows + self.rows // 2))
         self._resize(max(rows, self.rows), max(-(-positions // _GROWTH) * _GROWTH, self.capacity))
@@ -115,12 +109,9 @@ class _Store(ABC):
 class StackCache(_Store):
     """One path of tokens. A forward pass writes behind `length`; the caller then says how much of it stays."""
 
-    def __init__(
-        self, shape: CacheShape, dtype: torch.dtype, device: torch.device, capacity: int | None = None
-    ) -> None:
-        """Grows as needed; with `capacity` it is allocated once, for so many tokens."""
+    def __init__(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> None:
         self.length = 0
-        super().__init__(shape, 1, dtype, device, capacity)
+        super().__init__(shape, 1, dtype, device)
 
     @property
     def _own(self) -> list[int]:
@@ -139,23 +130,16 @@ class SlotCache(_Store):
     rings = True
 
     def __init__(
-        self,
-        shape: CacheShape,
-        slots: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        capacity: int | None = None,
-        *,
-        shares: bool = False,
+        self, shape: CacheShape, slots: int, dtype: torch.dtype, device: torch.device, *, shares: bool = False
     ) -> None:
-        """At most `slots` rows, made when needed, that grow together; with `capacity` all are allocated once, for
-        so many tokens each. `shares`: the model reads `prefixes` (`Decoder.shares_keys`)."""
+        """At most `slots` rows, made when needed, that grow together. `shares`: the model reads `prefixes`
+        (`Decoder.shares_keys`)."""
         self.slots, self._shares = slots, shares
         self.lengths: list[int] = []
         self.prefixes: list[Tensor] = []
         """What each row reads before its slot: keys and values (layers, 2, heads, tokens, head dim), of 0 tokens where
         there is nothing. A prefix lives as long as a row refers to it."""
-        super().__init__(shape, slots, dtype, device, capacity)
+        super().__init__(shape, slots, dtype, device)
         self._none = torch.empty(len(shape.windows), 2, shape.heads, 0, shape.head_dim, dtype=dtype, device=device)
         self._index = torch.empty(0, dtype=torch.long)
         self._layout: SlotLayout

@@ -60,7 +60,7 @@ class ChatTokenizer(Protocol):
 
 
 class _Letters:
-    """A checkpoint's own tokenizer, as ChatML needs it."""
+    """Any tokenizer, as ChatML needs it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.encode = tokenizer.encode_letters
@@ -69,9 +69,7 @@ class _Letters:
 
 def chat_tokenizer(tokenizer: Tokenizer) -> ChatTokenizer:
     """What ChatML needs, of any tokenizer that has its control tokens; ModelError for one that has not."""
-    from qwen_model.qwen_tokenizer import QwenTokenizer
-
-    return tokenizer if isinstance(tokenizer, QwenTokenizer) else _Letters(tokenizer)
+    return _Letters(tokenizer)
 
 
 def _one(tokenizer: Tokenizer, name: str) -> int:

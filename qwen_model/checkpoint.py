@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_model.catalogue import CATALOGUE, obtain
-from qwen_model.config import ModelError
+from qwen_model.config import ModelError, read_json
 from qwen_model.config_json import layout_of, read_model_config
 from qwen_model.download import cache_dir, sha256_file
 from qwen_model.tokenizer import Tokenizer
@@ -56,25 +55,24 @@ def find_checkpoint(model: str, *, allow_pickle_weights: bool = False) -> Checkp
     if not model:
         raise ModelError("no model named; give a name of `harness models`, a folder or a .gguf file")
     path = Path(model).expanduser()
-    if model in CATALOGUE:
-        return _from_gguf(model, obtain(model), CATALOGUE[model].sha256)
-    if path.is_dir():
+    if model not in CATALOGUE and path.is_dir():
         weight_paths(path, pickles=allow_pickle_weights)  # names what is missing before anything else is done
         name = path.resolve().name
         return Checkpoint(name=name, folder=path, quantisation=None, made_from=None, pickles=allow_pickle_weights)
-    if path.is_file():
+    if model not in CATALOGUE and path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(f"{path}: neither a folder nor a .gguf file")
         return _from_gguf(path.stem, path, sha256_file(path))
-    obtain(model)  # names the closest catalogue entries in its error
-    raise ModelError(f"{model}: no such model")
+    found = obtain(model)  # names the closest catalogue entries where there is no such one
+    return _from_gguf(model, found, CATALOGUE[model].sha256)
 
 
 def check_device(device: str) -> None:
     """Raises ModelError for a device that models are not run on, or that is not here."""
     import torch
 
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
+    there = ["cpu", *(name for number in range(torch.cuda.device_count()) for name in ("cuda", f"cuda:{number}"))]
+    if device not in there:
         raise ModelError(f"device: {device!r} is not to be had here; cpu is, and cuda where torch finds a GPU")
 
 
@@ -161,20 +159,12 @@ def _without_init() -> AbstractContextManager[object]:
     return Mode()
 
 
-def read_config(folder: Path) -> dict[str, object]:
+def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json. Raises ModelError where there is none, or one that is no JSON object."""
     path = folder / "config.json"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder}: no config.json; name a checkpoint folder or a .gguf file") from error
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); look at its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")
-    return value
+    if not path.exists():
+        raise ModelError(f"{folder}: no config.json; name a checkpoint folder or a .gguf file")
+    return read_json(path)
 
 
 def load_tokenizer(checkpoint: Checkpoint | Path | str) -> Tokenizer:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from qwen_model.long_context import LongContext, Windows, checked_windows
 
 
 class ModelError(Exception):
     """The user can mend this: a checkpoint that is missing, damaged or of another kind. The message is one line."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's JSON object, an empty one where there is no file. Raises ModelError, one line that names the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); look at its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

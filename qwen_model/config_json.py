@@ -12,9 +12,9 @@ from typing import Any, Literal
 from qwen_model.config import ModelConfig, ModelError
 from qwen_model.long_context import NTK, LongContext, Windows
 
-Layout = Literal["qwen", "qwen2", "qwen2-scalar"]
+FileLayout = Literal["qwen", "qwen2", "qwen2-scalar"]
 _SCALAR = "Qwen2ForSequenceClassification"
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, FileLayout] = {
     "Qwen2ForCausalLM": "qwen2",
     _SCALAR: "qwen2-scalar",
     "LlamaForCausalLM": "qwen2",
@@ -45,7 +45,7 @@ def read_model_config(config: Mapping[str, Any], where: str) -> ModelConfig:
         raise ModelError(f"{where}: {error}") from error
 
 
-def layout_of(config: Mapping[str, Any], where: str) -> Layout:
+def layout_of(config: Mapping[str, Any], where: str) -> FileLayout:
     """How the checkpoint with this config.json names its tensors. Raises ModelError for another architecture."""
     names = config.get("architectures")
     architecture = names[0] if isinstance(names, list) and names else None
@@ -201,7 +201,7 @@ def _read_windows(fields: _Fields) -> Windows | None:
     return tuple(width if kind == "sliding_attention" else None for kind in kinds)
 
 
-def write_model_config(config: ModelConfig, layout: Layout, dtype: str) -> dict[str, Any]:
+def write_model_config(config: ModelConfig, layout: FileLayout, dtype: str) -> dict[str, Any]:
     """The config.json of a model in that layout whose weights are of `dtype`, such as "bfloat16".
 
     Raises ModelError, naming the field, for what the layout cannot express.

@@ -15,7 +15,7 @@ from qwen_model.memory import OutOfMemory, free_memory
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.rows import Rows
 from qwen_model.sampling import Sampling, choose
-from qwen_model.tokenizer import Tokenizer
+from qwen_model.tokenizer import Tokenizer, cut
 
 Key = TypeVar("Key")
 
@@ -190,19 +190,18 @@ class Generator(Generic[Key]):
     def _finished(self, row: _Written[Key]) -> Generated[Key] | None:
         request, ids = row.request, row.tokens
         finish: Literal["stop", "eos", "length"]
+        tail = self.tokenizer.decode(ids[-row.tail :]) if request.stop else ""
         if ids[-1] in self.tokenizer.eos_ids:
             finish, ids = "eos", ids[:-1]
-        elif request.stop and any(stop in self.tokenizer.decode(ids[-row.tail :]) for stop in request.stop):
+        elif any(stop in tail for stop in request.stop):
             finish = "stop"
         elif len(ids) >= request.max_tokens:
             finish = "length"
         else:
             return None
-        text = self.tokenizer.decode(ids)
-        cuts = [text.index(stop) for stop in request.stop if stop in text]
         return Generated(
             key=request.key,
-            text=text[: min(cuts, default=len(text))],
+            text=cut(self.tokenizer.decode(ids), request.stop)[0],
             finish=finish,
             tokens=tuple(row.tokens),
             logprobs=tuple(row.logprobs),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from qwen_model.config import ModelError
 from qwen_model.gguf_file import GGUFFile, StoredTensor
 from qwen_model.new_folder import new_folder
+from qwen_model.qwen_tokenizer import SPLIT
 from qwen_model.safetensors_writer import Outgoing, write_safetensors
 from qwen_model.weight_files import CODES, SAFETENSORS, pieces
 
@@ -58,11 +59,8 @@ _DIGITS_THEN_BYTES: list[dict[str, Any]] = [
     {"type": "Digits", "individual_digits": True},
     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
 ]
-_QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _QWEN_THEN_BYTES: list[dict[str, Any]] = [
-    {"type": "Split", "pattern": {"Regex": _QWEN_SPLIT}, "behavior": "Isolated", "invert": False},
+    {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False},
     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
 ]
 # GGUF names the pre-tokenizer and drops the normaliser; Qwen's is NFC

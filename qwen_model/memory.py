@@ -6,15 +6,15 @@ import ctypes
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from math import prod
-from pathlib import Path
+from math import inf, prod
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
 from qwen_model.config import ModelError
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class OutOfMemory(ModelError):
@@ -39,18 +39,41 @@ _LESS = "take a smaller model, --dtype bfloat16 or shorter texts"
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that may still be taken: of the GPU, or of main memory within the limits of the control group."""
+    """Bytes that may still be taken: of the GPU, or of main memory within the limits of the control groups (of version
+    2; limits of version 1 are not seen)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable:")
-    )
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit.is_file() and (allowed := limit.read_text().strip()) != "max":
-        free = min(free, int(allowed) - int(used.read_text()))
-    return max(free, 0)
+    free = _said("/proc/meminfo", "MemAvailable")
+    return int(max(min(free, *map(_left, _groups())), 0))
+
+
+def _groups() -> list[Path]:
+    """The folders of this process's control group and of those that it lies in."""
+    lines = _OWN.read_text().splitlines() if _OWN.is_file() else []
+    own = PurePosixPath(next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/"))
+    return [_CGROUPS / place.relative_to("/") for place in (own, *own.parents)]
+
+
+def _left(group: Path) -> float:
+    """Bytes that a control group may still take; files' pages that nobody has used lately are given up for them."""
+    limit = group / "memory.max"
+    if not limit.is_file() or (allowed := limit.read_text().strip()) == "max":
+        return inf
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return int(allowed) - int((group / "memory.current").read_text()) + int(stat["inactive_file"])
+
+
+def peak_resident() -> int:
+    """The most bytes of main memory that this process held, on Linux. Raises OSError where the system does not say."""
+    return _said("/proc/self/status", "VmHWM")  # ru_maxrss begins with the peak of the process that started this one
+
+
+def _said(path: str, field: str) -> int:
+    """A number of the kernel's, in bytes."""
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{path}: no {field}")
 
 
 def paged(size: tuple[int, ...], dtype: torch.dtype, *, huge: bool = False) -> Tensor:

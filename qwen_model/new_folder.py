@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from qwen_model.config import ModelError
 
@@ -18,12 +17,14 @@ def new_folder(folder: Path, remedy: str) -> Iterator[Path]:
     Raises ModelError with the system's reason and `remedy` where something cannot be written, or where `folder` has
     files in it by then.
     """
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(
+            prefix=f"{folder.name}.partial-", dir=folder.parent, ignore_cleanup_errors=True
+        ) as scratch:
+            partial = Path(scratch, folder.name)  # in it, for it is closed to others, which `folder` is not to be
+            partial.mkdir()
+            yield partial
+            partial.rename(folder)
     except OSError as error:
         raise ModelError(f"{folder}: {error.strerror}; {remedy}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -257,7 +257,7 @@ class Reader:
         return logits[0].float()
 
 
-def windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int]]:
+def text_windows(tokens: int, length: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """Windows of `length` tokens over a text, as (start, end, first token to judge), counted from 0.
 
     Each is `stride` tokens further than the last one, and the last ends with the text, so that every token but the very

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from qwen_model import chatml
 from qwen_model.catalogue import VOCABULARY
-from qwen_model.config import ModelError
-from qwen_model.tokenizer import Tokenizer, read_json
+from qwen_model.config import ModelError, read_json
+from qwen_model.tokenizer import Tokenizer
 
 FILE = VOCABULARY.hub_file
 RANKS = 151_643
@@ -87,6 +87,10 @@ class QwenTokenizer(Tokenizer):
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of a text in which every control token is read: never with a user's words in it (see `encode_chat`)."""
         return self.encode(text, allowed_special=CONTROL)
+
+    def encode_letters(self, text: str) -> list[int]:
+        """Ids of a text in which no control token is read."""
+        return self.encode(text)
 
     def encode_raw(self, text: str) -> list[int]:
         """Ids without normalisation or control tokens, as the released base scripts of GSM8K and HumanEval encode."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_model.config import ModelError
-from qwen_model.config_json import Layout, write_model_config
+from qwen_model.config import ModelError, read_json
+from qwen_model.config_json import FileLayout, write_model_config
 from qwen_model.new_folder import new_folder
 from qwen_model.safetensors_writer import Outgoing, write_safetensors
 from qwen_model.tensor_names import stored_tensors
@@ -40,7 +40,7 @@ _KEPT = (
 _KEPT_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def save_model(model: Decoder, folder: str | Path, layout: Layout = "qwen2") -> None:
+def save_model(model: Decoder, folder: str | Path, layout: FileLayout = "qwen2") -> None:
     """Write config.json, the weights in their own type and, if the model came from a checkpoint, its tokenizer's files.
 
     `layout` is "qwen", the first Qwen's, or "qwen2", which transformers loads (with a scalar head as a classifier). The
@@ -75,7 +75,7 @@ def _copy_tokenizer(source: Path, target: Path) -> dict[str, Any]:
     for name in _KEPT:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_json(source / "config.json")
     return {name: config[name] for name in _KEPT_FIELDS if config.get(name) is not None}
 
 

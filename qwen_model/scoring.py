@@ -12,10 +12,14 @@ from qwen_model.prefill import Reader, log_sums
 
 @dataclass(frozen=True)
 class Continuation:
-    """Score `tokens` after `context`; both non-empty token ids."""
+    """Score `tokens`, which may be none, after `context`. Raises ValueError for a context of no token."""
 
     context: tuple[int, ...]
     tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.context:
+            raise ValueError("context: it holds no token; begin with the tokenizer's end-of-text token")
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ def score(reader: Reader, items: Sequence[Continuation]) -> Iterator[list[tuple[
                 rows += range(offset, offset + len(items[index].tokens))
             row += len(wanted[member])
         # all at once: a GPU is waited for two times, not for every item
-        targets = torch.tensor([token for index in answered for token in items[index].tokens], device=logits.device)
-        places = torch.tensor(rows, device=logits.device)
+        following = [token for index in answered for token in items[index].tokens]
+        targets = torch.tensor(following, dtype=torch.long, device=logits.device)
+        places = torch.tensor(rows, dtype=torch.long, device=logits.device)
         sizes = [len(items[index].tokens) for index in answered]
         nats = torch.split((logits[places, targets] - sums[places]).cpu(), sizes)
         hits = torch.split((likeliest[places] == targets).cpu(), sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qwen_model.config_json import Layout
+from qwen_model.config_json import FileLayout
 
 _MODEL = {
     "model.embed_tokens.weight": "transformer.wte.weight",
@@ -28,7 +28,7 @@ _LAYER = {
 """The first Qwen's names. Queries, keys and values lie in c_attn in this order; w2, not w1, is the gate."""
 
 
-def stored_tensors(names: Iterable[str], layout: Layout) -> dict[str, tuple[str, ...]]:
+def stored_tensors(names: Iterable[str], layout: FileLayout) -> dict[str, tuple[str, ...]]:
     """The tensors of a file of that layout, each with the decoder's parameters whose rows it holds one below another.
 
     `names` are the decoder's parameters.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qwen_model.config import ModelError
+from qwen_model.config import ModelError, read_json
 
 if TYPE_CHECKING:
     import jinja2
@@ -41,9 +42,10 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.config = read_json(folder / "tokenizer_config.json")
-        template = self.config.get("chat_template")
         separate = folder / "chat_template.jinja"
-        self.chat_template: str | None = separate.read_text(encoding="utf-8") if separate.is_file() else template
+        self.chat_template = (
+            separate.read_text(encoding="utf-8") if separate.is_file() else _template(self.config.get("chat_template"))
+        )
         self.eos_ids = self._end_ids(folder)
 
     def _end_ids(self, folder: Path) -> tuple[int, ...]:
@@ -82,14 +84,14 @@ class Tokenizer:
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Ids of a context and of what follows it, encoded together and then parted, as lm-evaluation-harness does.
 
-        Blanks at the context's end are the continuation's; a text of no context stands behind `begin`'s token.
+        Blanks at the context's end are the continuation's; a text of no other context stands behind `begin`'s token.
         """
         name, begin = self.begin()
+        bare = context.rstrip()
+        continuation, context = context[len(bare) :] + continuation, bare
         if not context:
             ids = self.encode_rendered(continuation)
             return ([begin], ids) if ids[:1] != [begin] else (ids[:1], ids[1:])
-        bare = context.rstrip()
-        continuation, context = context[len(bare) :] + continuation, bare
         # what already begins so is not begun twice
         encode = self.encode_rendered if context.startswith(name) else self.encode
         before = encode(context)
@@ -148,11 +150,20 @@ class Tokenizer:
                 bos_token=self._special("bos_token"),
                 eos_token=self._special("eos_token"),
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError) as error:
             raise ModelError(f"the checkpoint's chat template failed: {error}") from error
         return text + prefill
 
 
+def _template(found: object) -> str | None:
+    """A checkpoint's chat template: of a list of named ones that which is called "default"."""
+    if isinstance(found, list):
+        named = (one for one in found if isinstance(one, dict) and one.get("name") == "default")
+        found = next(named, {}).get("template")
+    return found if isinstance(found, str) else None
+
+
+@functools.lru_cache(maxsize=4)  # a model's own is rendered for every sample
 def _compile(template: str) -> jinja2.Template:
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -169,13 +180,7 @@ def _compile(template: str) -> jinja2.Template:
     return environment.from_string(template)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON ({error}); fetch the checkpoint again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: not a JSON object; fetch the checkpoint again")
-    return value
+def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text up to the first place where a stop string begins, and whether there is one."""
+    places = [place for each in stop if (place := text.find(each)) >= 0]
+    return text[: min(places, default=len(text))], bool(places)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from qwen_model.config import ModelError
+from qwen_model.config import ModelError, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -112,11 +112,7 @@ def _compare(index: Path, held: Mapping[str, WeightFile]) -> None:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        value: Any = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{index}: not JSON ({error}); fetch it again") from error
-    files = value.get("weight_map") if isinstance(value, dict) else None
+    files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise ModelError(f"{index}: no weight_map from tensors to files; fetch it again")
     for file in sorted(set(files.values())):

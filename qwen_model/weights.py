@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from qwen_model.config import ModelError
-from qwen_model.config_json import Layout
+from qwen_model.config_json import FileLayout
 from qwen_model.tensor_names import stored_tensors
 from qwen_model.weight_files import CODES, KINDS, Safetensors, WeightFile, open_weights, pieces
 
@@ -30,7 +30,7 @@ _COMPUTED = ".rotary_emb.inv_freq"
 def read_weights(
     folder: Path,
     shapes: Mapping[str, tuple[int, ...]],
-    layout: Layout,
+    layout: FileLayout,
     dtype: torch.dtype,
     device: torch.device,
     *,

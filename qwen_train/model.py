@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from qwen_model import ModelConfig, load_model, save_model
-from qwen_model.config_json import Layout
+from qwen_model.config_json import FileLayout
 from qwen_model.decoder import Decoder, own_part
 from qwen_model.new_folder import new_folder
 from qwen_train.errors import TrainError
@@ -68,7 +68,9 @@ def new_module(config: ModelConfig, training: Training, world: World, start: Pat
     return module
 
 
-def export(decoder: Decoder, tokenizer: Path, folder: Path, dtype: str, world: World, layout: Layout = "qwen2") -> None:
+def export(
+    decoder: Decoder, tokenizer: Path, folder: Path, dtype: str, world: World, layout: FileLayout = "qwen2"
+) -> None:
     """Write the model and its tokenizer's files as a checkpoint folder in `dtype`; every process must call.
 
     A folder that is there already stays as it is. Raises ModelError.

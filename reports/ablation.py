@@ -43,10 +43,12 @@ def read(folder: Path, name: str) -> pandas.DataFrame:
         raise RunError(f"{path}: cannot be read ({error}); run the same `harness ablate` again") from error
     if name == "cells" and found.empty:
         raise RunError(f"{path}: no cell; run the same `harness ablate` again")
+    if name == "cells" and "metric" in found and "kind" not in found:
+        raise RunError(f"{path}: no column `kind`, written by an earlier version; run the same `harness ablate` again")
     if "low" in found:
         few = found[[column for column in ("documents", "n") if column in found]].min(axis=1) < LEAST_SPREAD
         if name == "cells" and "metric" in found:  # a share's interval is Wilson's
-            few &= ~found["metric"].map(lambda metric: isinstance(metric, str) and ablation_plots.is_share(metric))
+            few &= found["kind"] != "share"
         for bound in ("low", "high"):
             found[bound] = found[bound].mask(few)
     return found
@@ -141,13 +143,13 @@ def _by_cell(cells: pandas.DataFrame, differences: pandas.DataFrame) -> list[Tab
     header = ("cell", "metric", "n", "value", "95 % interval", "difference", "95 % interval", "p", "gained", "lost")
     lines: list[tuple[str, ...]] = []
     for row in _rows(cells):
-        text = partial(_value, row.metric)
+        text = partial(_value, row.kind)
         line = (row.cell, row.metric, f"{row.n:,}", text(row.value), interval(row.low, row.high, text))
         other = compared.get(row.cell)
         if other is None:
             lines.append((*line, "", "", "", "", ""))
             continue
-        signed = partial(_value, row.metric, sign="+")
+        signed = partial(_value, row.kind, sign="+")
         p = "" if other.p != other.p else f"{other.p:.3g}"
         spread = interval(other.low, other.high, signed)
         lines.append((*line, signed(other.difference), spread, p, str(other.gained), str(other.lost)))
@@ -165,9 +167,8 @@ def _peak(row: Any) -> str:
     return "" if row.peak_mb != row.peak_mb else f"{row.peak_mb:,.0f}"
 
 
-def _value(metric: str, number: float, sign: str = "") -> str:
-    share = ablation_plots.is_share(metric)
-    return f"{100 * number:{sign}.1f} %" if share else f"{number:{sign}.3f}"
+def _value(kind: str, number: float, sign: str = "") -> str:
+    return f"{100 * number:{sign}.1f} %" if kind == "share" else f"{number:{sign}.3f}"
 
 
 def notes(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.plot import GRID, INK, inline
+from reports.plot import GRID, INK, ON_PAGE, inline, plain
 
 if TYPE_CHECKING:
     import pandas
@@ -19,11 +19,6 @@ MARKERS = "osD^vPX*"
 COLUMNS = 64
 """Of a heat map: positions are averaged to so many."""
 PNG = {INK: "#222222", GRID: "#dddddd"}
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is shown in per cent."""
-    return "perplexity" not in metric and "loss" not in metric and "rouge" not in metric
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Plot:
     def svg(self, label: str) -> Markup:
         """For a page, in which the element with the id `label` says what it shows."""
         with self._style(label):
-            return inline(self._figure({INK: INK, GRID: GRID}), label)
+            return inline(self._figure(ON_PAGE), label)
 
     def _style(self, salt: str) -> Any:
         import matplotlib
@@ -89,16 +84,6 @@ def plots(cells: pandas.DataFrame, positions: pandas.DataFrame, trained: int | N
         found.append(Plot("heat", heat, size, lambda f, c: _heat(f, c, positions)))
     found.append(Plot("cost", "Time and peak memory by cell and length", (8.5, 3.8), lambda f, c: _costs(f, c, cells)))
     return found
-
-
-def _plain(axes: Any, colours: Mapping[str, str], grid: str = "both") -> None:
-    axes.grid(axis=grid, color=colours[GRID], linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=colours[INK], length=0)
-    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
-        label.set_color(colours[INK])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _legend(figure: Any, axes: Any, colours: Mapping[str, str]) -> None:
@@ -144,7 +129,7 @@ def _curves(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame, tr
     _log_ticks(axes, *(float(limit) for limit in _span(cells)))
     axes.set_xlabel("tokens")
     axes.set_ylabel("perplexity")
-    _plain(axes, colours)
+    plain(axes, "both", colours)
     _legend(figure, axes, colours)
 
 
@@ -176,7 +161,7 @@ def _positions(figure: Any, colours: Mapping[str, str], positions: pandas.DataFr
     axes.set_xlabel("position in the text, tokens")
     axes.set_ylabel("loss, nats")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _plain(axes, colours)
+    plain(axes, "both", colours)
     _legend(figure, axes, colours)
 
 
@@ -199,7 +184,7 @@ def _heat(figure: Any, colours: Mapping[str, str], positions: pandas.DataFrame) 
         axes.set_title(f"{length:,} tokens", fontsize=9)
         axes.set_xticks([edges[0], length], [f"{edges[0]:,}", f"{length:,}"])
         axes.set_xlabel("position")
-        _plain(axes, colours)
+        plain(axes, "both", colours)
         axes.grid(visible=False)
         # the ends of neighbouring axes would run into each other
         for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
@@ -225,21 +210,21 @@ def _costs(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> 
         axes.set_xlabel("tokens")
         axes.set_ylabel(label)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-        _plain(axes, colours, "y")
+        plain(axes, "y", colours)
     _legend(figure, both[0], colours)
 
 
 def _points(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> None:
     axes = figure.add_subplot()
-    share = is_share(str(cells["metric"].iloc[0]))
-    scale = 100 if share else 1
+    share = cells["kind"] == "share"
+    scale = share.map({True: 100, False: 1})
     value, low, high = (scale * cells[name] for name in ("value", "low", "high"))
     axes.errorbar(value, range(len(cells)), xerr=[value - low, high - value], fmt="o", color=COLOURS[0], capsize=3)
     axes.set_yticks(range(len(cells)), list(cells["cell"]), parse_math=False)
     axes.set_ylim(len(cells) - 0.5, -0.5)
-    metrics = ", ".join(dict.fromkeys(cells["metric"]))
-    axes.set_xlabel(f"{metrics}, %" if share else metrics)
-    _plain(axes, colours, "x")
+    metrics = dict.fromkeys((cells["metric"] + share.map({True: ", %", False: ""})).dropna())
+    axes.set_xlabel("; ".join(metrics))
+    plain(axes, "x", colours)
 
 
 def _bars(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> None:
@@ -249,4 +234,4 @@ def _bars(figure: Any, colours: Mapping[str, str], cells: pandas.DataFrame) -> N
         axes.set_yticks(range(len(cells)), list(cells["cell"]), parse_math=False)
         axes.set_ylim(len(cells) - 0.5, -0.5)
         axes.set_xlabel(label)
-        _plain(axes, colours, "x")
+        plain(axes, "x", colours)

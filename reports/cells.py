@@ -56,7 +56,7 @@ _TEST = "Of C-Eval's validation set; the report's column is of the test set, who
 _OURS = "Of 62 items of our own; the report's are not public."
 _BFCL = "Of items made from BFCL; the report's are not public."
 _HALF = "Of MATH-500's problems; the report's column is of all 5,000."
-_LIKELIHOOD = "Preferred by likelihood; the report's rows are of reward models."
+_REWARDS = "Preferred by likelihood, unless this model is a reward model, as those of the report's rows are."
 
 MMLU, CEVAL = _tasks("mmlu", "mmlu-chat"), _tasks("ceval", "ceval-chat")
 HUMANEVAL, MBPP = _tasks("humaneval", "humaneval-chat"), _tasks("mbpp", "mbpp-chat")
@@ -70,7 +70,7 @@ CELLS: Mapping[str, Mapping[str, tuple[Source, ...]]] = {
     "table_2": BASE,
     "table_3": {length: (Source("long-ppl", group=length),) for length in ("1024", "2048", "4096", "8192", "16384")},
     "table_4": {
-        f"Anthropic Helpful-{part}": (Source("preference", group=f"helpful-{part}", remark=_LIKELIHOOD),)
+        f"Anthropic Helpful-{part}": (Source("preference", group=f"helpful-{part}", remark=_REWARDS),)
         for part in ("base", "online")
     },
     "table_5": {

@@ -12,7 +12,7 @@ from harness.comparison import Difference, RunComparison, TaskComparison
 from harness.records import write_atomic
 from reports.frames import differences, flips, parts
 from reports.render import DECIMALS, bounds, interval
-from reports.texts import new_environment
+from reports.texts import cell, new_environment
 from reports.texts import table as markdown_table
 
 SHOWN = 100
@@ -81,9 +81,9 @@ def as_markdown(comparisons: Sequence[RunComparison]) -> str:
     """A table of tasks, sets and groups for each pair of runs, with its notes."""
     lines = []
     for comparison in comparisons:
-        lines += [f"## {heading(comparison)}", ""]
+        lines += [f"## {cell(heading(comparison))}", ""]
         lines += markdown_table(HEADER, [tuple(row) for row in rows(comparison, groups=True)])
-        lines += ["", *(f"- {note}" for note in notes(comparison)), ""]
+        lines += ["", *(f"- {cell(note)}" for note in notes(comparison)), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from harness.records import RunError
 from reports.beside import REPORT, Beside
 from reports.ours import BASELINE
+from reports.plot import save
 from reports.tokenizer_plot import write_plots as write_compression
 from reports.win_plot import write_win_plot
 
@@ -56,28 +57,10 @@ def _figure_2(table: Beside, folder: Path) -> list[Path]:
     columns, found = series(table)
     greys, bright = iter(GREYS), cycle(BRIGHT)
     colours = {its.name: next(bright) if its.ours else next(greys) for its in found}
-    paths = _saved(folder, "figure_2-bars", lambda figure: _bars(figure, columns, found, colours), len(columns))
+    inches = (max(6.4, 1.5 + 1.1 * len(columns)), 4.4)  # as wide as the bars need
+    paths = save(folder, "figure_2-bars", inches, lambda figure: _bars(figure, columns, found, colours))
     if len(columns) >= FEWEST:
-        paths += _saved(folder, "figure_2-radar", lambda figure: _radar(figure, columns, found, colours), None)
-    return paths
-
-
-def _saved(folder: Path, name: str, draw: Callable[[Any], None], columns: int | None) -> list[Path]:
-    """The figure that `draw` draws, as wide as its columns of bars need; a radar (None) is square."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    with matplotlib.rc_context(rc=style):
-        figure = Figure(
-            figsize=(6.4, 6.6) if columns is None else (max(6.4, 1.5 + 1.1 * columns), 4.4), layout="constrained"
-        )
-        FigureCanvasAgg(figure)
-        draw(figure)
-        for path in paths:
-            figure.savefig(path, dpi=200, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
+        paths += save(folder, "figure_2-radar", (6.4, 6.6), lambda figure: _radar(figure, columns, found, colours))
     return paths
 
 

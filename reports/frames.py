@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.comparison import Difference, RunComparison, TaskComparison
-from harness.records import Estimate, Run
+from harness.records import MICRO, Estimate, Run
+from reports.render import chief
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +31,7 @@ def results(runs: Mapping[str, Run]) -> pandas.DataFrame:
 def _of_run(run: Run) -> Iterator[dict[str, Any]]:
     for task, result in run.results.items():
         spec = run.spec.get("tasks", {}).get(task, {})
-        metric, kinds = spec.get("metric") or next(iter(result.metrics)), spec.get("measures", {})
+        metric, kinds = chief(spec, result), spec.get("measures", {})
         parts: tuple[tuple[str, Mapping[str, Estimate]], ...] = (
             ("metric", {metric: result.metrics[metric]}),
             ("measure", {name: estimate for name, estimate in result.metrics.items() if name != metric}),
@@ -39,7 +40,8 @@ def _of_run(run: Run) -> Iterator[dict[str, Any]]:
         )
         for part, estimates in parts:
             for name, its in estimates.items():
-                kind = kinds.get(name if part == "measure" else metric, "share")
+                measured = name if part == "measure" else metric
+                kind = kinds.get(measured.removesuffix(MICRO), "share")
                 row = {"task": task, "part": part, "name": name, "kind": kind}
                 yield row | {"n": its.n, "value": its.value, "low": its.low, "high": its.high}
 

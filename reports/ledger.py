@@ -11,8 +11,8 @@ from harness.claims.findings import NOT_YET, VERDICTS, Effect, Finding, Outcome
 from harness.records import write_atomic
 from reports import ablation, paper
 from reports.ablation_plots import Plot
-from reports.plot import GRID, INK
-from reports.texts import new_environment
+from reports.plot import INK, plain
+from reports.texts import cell, new_environment
 from reports.texts import table as markdown_table
 
 HEADER = ("claim", "report", "on", "effect (95 % interval)", "wanted", "seeds", "verdict")
@@ -96,13 +96,13 @@ def write(folder: Path, family: str, findings: Sequence[Finding], as_json: str) 
 
 def markdown(family: str, findings: Sequence[Finding]) -> str:
     """The ledger as Markdown: a table, then every test of every claim."""
-    lines = [f"# Does what the Qwen report says hold? ({family})", "", counts(findings), ""]
+    lines = [f"# Does what the Qwen report says hold? ({cell(family)})", "", counts(findings), ""]
     for title, its in _parts(findings):
         lines += [f"## {title}", "", *markdown_table(HEADER, rows(its)), ""]
     for one in findings:
-        lines += [f"### {one.name} on {one.subject}: {one.verdict}", "", one.claim, ""]
-        lines += [f"{_place(one)}. {one.question}", "", *markdown_table(DETAIL, details(one)), ""]
-        if reasons := [f"- {outcome.says}: {outcome.why}" for outcome in one.outcomes if outcome.why]:
+        lines += [f"### {cell(one.name)} on {cell(one.subject)}: {one.verdict}", "", cell(one.claim), ""]
+        lines += [f"{cell(_place(one))}. {cell(one.question)}", "", *markdown_table(DETAIL, details(one)), ""]
+        if reasons := [f"- {cell(outcome.says)}: {cell(outcome.why)}" for outcome in one.outcomes if outcome.why]:
             lines += [*reasons, ""]
         lines += [f"`{one.command}`", ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -177,9 +177,4 @@ def _forest(figure: Any, colours: Mapping[str, str], outcomes: Sequence[Outcome]
     axes.set_ylim(len(outcomes) - 0.5, -0.5)
     axes.set_yticks(range(len(outcomes)), [one.says for one in outcomes], parse_math=False)
     axes.set_xlabel("; ".join(dict.fromkeys(one.unit for one in outcomes)), parse_math=False)
-    axes.grid(axis="x", color=colours[GRID], linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=colours[INK], length=0)
-    axes.xaxis.label.set_color(colours[INK])
-    for side in axes.spines.values():
-        side.set_visible(False)
+    plain(axes, "x", colours)

@@ -56,20 +56,23 @@ class TableRow:
 
 
 def our_rows(paths: Sequence[Path], name: str) -> list[TableRow]:
-    """The folders' rows of a table or figure, one model's told apart by folder.
+    """The folders' rows of a table or figure; one model's are told apart by folder, as `run_names` has folders.
 
     Raises RunError if none of them has a number for it.
     """
-    rows = [row for path in paths for row in _rows(path, name)]
-    if not rows:
+    folders = [path.resolve().name for path in paths]
+    if len(set(folders)) < len(folders):
+        folders = list(map(str, paths))
+    found = [(row, folder) for path, folder in zip(paths, folders, strict=True) for row in _rows(path, name)]
+    if not found:
         columns = ", ".join(paper.columns(name))
         tasks = sorted({source.task for sources in CELLS.get(name, {}).values() for source in sources})
         what = f"run one of {', '.join(tasks)}" if tasks else "no task here measures it"
         raise RunError(
             f"{', '.join(map(str, paths))}: no number for the report's {paper.label(name)} ({columns}); {what}"
         )
-    named = Counter(row.model for row in rows)
-    return [row if named[row.model] == 1 else replace(row, model=f"{row.model}, {row.source}") for row in rows]
+    named = Counter(row.model for row, _ in found)
+    return [row if named[row.model] == 1 else replace(row, model=f"{row.model}, {folder}") for row, folder in found]
 
 
 def _rows(path: Path, name: str) -> list[TableRow]:
@@ -203,7 +206,7 @@ def _of_win_rate(path: Path) -> list[TableRow]:
             if column is not None:
                 value, low, high = (round(100 * entry[kind][part], PLACES) for part in ("value", "low", "high"))
                 cells[column] = Cell(value=value, low=low, high=high, n=entry["n"], task="win-rate", notes=notes)
-    name = f"{Path(whole['answers']).stem} against {whole['opponent']}"
+    name = f"{Path(whole['answers']).name.removesuffix('.jsonl')} against {whole['opponent']}"
     return [TableRow(source=path.resolve().name, model=name, cells=cells)] if cells else []
 
 

@@ -63,11 +63,6 @@ class PaperTable:
     """{"model", "params", "group" (where the report has groups of rows), "values": {column: number or None}}."""
     notes: tuple[Mapping[str, Any], ...]
 
-    @property
-    def label(self) -> str:
-        """What it is called in print, as in Table 2."""
-        return label(self.name)
-
 
 def table(name: str) -> PaperTable:
     """One of NAMES. Raises LookupError that lists them."""

@@ -1,10 +1,11 @@
-"""The plot of a run's page, scores with intervals beside the report's; and plots as SVG text inside HTML."""
+"""The plot of a run's page, scores with intervals beside the report's; plots as SVG text inside HTML, and as files."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.render import SIZES, Row, Summary
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 INK, GRID, OURS, THEIRS = "#010101", "#020202", "#030303", "#040404"
 """Stand-ins that the page's style sheet replaces, so that the plot follows the reader's dark or light setting."""
+ON_PAGE = {INK: INK, GRID: GRID}
+"""What is drawn for a page is drawn in the stand-ins themselves."""
 _VARIABLES = {INK: "var(--ink)", GRID: "var(--line)", OURS: "var(--accent)", THEIRS: "var(--theirs)"}
 _MARKERS = dict(zip(SIZES, ("v", "s", "^"), strict=True))
 
@@ -60,6 +63,34 @@ def inline(figure: Any, caption: str) -> Markup:
     return Markup(svg.replace("<svg", f'<svg role="img" aria-labelledby="{caption}"', 1))
 
 
+def plain(axes: Any, grid: str = "both", colours: Mapping[str, str] = ON_PAGE) -> None:
+    """No frame, a thin grid behind what is drawn, labels and numbers in ink; for axes that have their labels."""
+    axes.grid(axis=grid, color=colours[GRID], linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=colours[INK], length=0)
+    for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        label.set_color(colours[INK])
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def save(folder: Path, name: str, inches: tuple[float, float], draw: Callable[[Any], None]) -> list[Path]:
+    """NAME.png and NAME.svg in `folder`: what `draw` puts into a figure. Equal figures give equal bytes."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    with matplotlib.rc_context(rc=style):
+        figure = Figure(figsize=inches, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        for path in paths:
+            figure.savefig(path, dpi=200, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
+
+
 def shares(summary: Summary) -> list[Row]:
     """The rows that are drawn: means and perplexities have no place on an axis in per cent."""
     return [row for row in summary.rows if row.score.kind == "share"]
@@ -89,11 +120,7 @@ def _draw(axes: Any, rows: list[Row]) -> None:
     axes.set_xlabel("score, %", color=INK)
     # No math mode: a task's name may hold a dollar sign.
     axes.set_yticks(range(len(rows)), [row.task for row in rows], color=INK, parse_math=False)
-    axes.tick_params(colors=INK, length=0)
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    plain(axes, "x")
     handles, labels = axes.get_legend_handles_labels()
     one_each = dict(sorted(zip(labels, handles, strict=True), key=lambda pair: pair[0].startswith("report")))
     axes.figure.legend(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.records import LEAST_SPREAD, MICRO, Estimate, Run
+from harness.records import LEAST_SPREAD, MICRO, Estimate, Run, TaskResult
 from reports import paper
 
 OWN_MODELS = {
@@ -146,23 +146,29 @@ def summary_table(run: Run) -> Summary:
     return Summary(tuple(rows), tuple(footnotes))
 
 
+def chief(spec: Mapping[str, Any], result: TaskResult) -> str:
+    """The number that stands for a task: its metric, or the first there is where no sample has that."""
+    metric: str = spec.get("metric", "")
+    return metric if metric in result.metrics else next(iter(result.metrics))
+
+
 def _row(name: str, run: Run, footnotes: list[str]) -> Row:
     spec, model, result = run.spec.get("tasks", {}).get(name, {}), run.spec.get("model", {}), run.results[name]
-    first = next(iter(result.metrics))
-    metric = spec.get("metric") or first
+    metric = chief(spec, result)
+    wanted = spec.get("metric") or metric
     kinds = spec.get("measures", {})
     shown = {
         its: measure(its, kinds.get(its.removesuffix(MICRO), "share"), estimate)
         for its, estimate in result.metrics.items()
     }
-    absent = metric not in shown
+    absent = metric != wanted
     cell = None if absent else spec.get("report")
     qwen: tuple[paper.PaperRow | None, ...] = ()
     other: paper.PaperRow | None = None
     column = None
     notes = caveats(run, name)
     if absent:
-        notes.append(f"No item of this run has the task's metric, {metric}: {first} stands in its place.")
+        notes.append(f"No item of this run has the task's metric, {wanted}: {metric} stands in its place.")
     elif cell is None:
         notes.append("The report has no number for this protocol.")
     else:
@@ -177,7 +183,7 @@ def _row(name: str, run: Run, footnotes: list[str]) -> Row:
     return Row(
         task=name,
         title=spec.get("title") or name,
-        score=shown.pop(first if absent else metric),
+        score=shown.pop(metric),
         more=tuple(shown.values()),
         n=result.n,
         items=spec.get("items"),
@@ -232,8 +238,8 @@ def differences(table: str, column: str, spec: Mapping[str, Any], model: Mapping
     notes = []
     name = str(model.get("name", "unknown"))
     theirs = paper.column_of(table, column)
-    kind = OWN_MODELS.get(table, "Qwen").removeprefix("Qwen")
-    if not re.fullmatch(rf"(.*/)?qwen-?(1[._]8b|7b|14b){kind}", name, re.IGNORECASE):
+    before, _, behind = OWN_MODELS.get(table, "Qwen").partition("Qwen")
+    if not re.fullmatch(rf"(.*/)?{before}qwen-?(1[._]8b|7b|14b){behind}", name, re.IGNORECASE):
         notes.append(
             f"Another model: this run is of {name}, the report's rows are of the first Qwen (base in Tables 2, 3 and "
             "13 to 17, Qwen-Chat and its relatives in the others)."

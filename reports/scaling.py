@@ -15,6 +15,8 @@ from typing import Any
 from harness.records import Estimate, Run, RunError
 from reports import paper
 from reports.cells import CELLS, Source
+from reports.plot import save
+from reports.site import environment
 
 OURS, THEIRS, GRID = "#1457b8", "#a8450b", "#dddddd"
 
@@ -37,7 +39,7 @@ def points(runs: Sequence[Run], task: str, measure: str) -> list[Point]:
         result = run.results.get(task)
         if result is None or measure not in result.metrics:
             continue
-        parameters = run.environment.get("parameters")
+        parameters = environment(run).get("parameters")
         if not isinstance(parameters, int):
             raise RunError(
                 f"{run.path / 'environment.json'}: no `parameters` (number of weights); add it, or run again"
@@ -68,36 +70,31 @@ def common_tasks(runs: Sequence[Run]) -> list[str]:
     """Tasks that runs of at least two models of known, different sizes have in common."""
     sizes: dict[str, set[int]] = {}
     for run in runs:
-        parameters = run.environment.get("parameters")
+        parameters = environment(run).get("parameters")
         for task in run.results:
             sizes.setdefault(task, set()).update([parameters] if isinstance(parameters, int) else [])
     return sorted(task for task, found in sizes.items() if len(found) > 1)
 
 
 def write_scaling(runs: Sequence[Run], task: str, folder: Path) -> list[Path]:
-    """scaling-TASK.png and .svg in `folder`: a panel for each measure. Raises RunError if no run has the task."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """scaling-TASK.png and .svg in `folder`: a panel for each measure; "/" in the task's name becomes "-".
 
+    Raises RunError if no run has the task.
+    """
     measures = list(dict.fromkeys(name for run in runs if task in run.results for name in run.results[task].metrics))
     if not measures:
         raise RunError(f"none of the runs has {task}; name runs of it")
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"scaling-{task}.png", folder / f"scaling-{task}.svg"]
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "scaling", "font.family": "sans-serif"}
-    with matplotlib.rc_context(rc=style):
-        figure = Figure(figsize=(1.2 + 3.4 * len(measures), 3.8), layout="constrained")
-        FigureCanvasAgg(figure)
-        for place, measure in enumerate(measures):
-            axes = figure.add_subplot(1, len(measures), place + 1)
-            _draw(axes, measure, points(runs, task, measure), _reported(task, measure))
+    panels = [(measure, points(runs, task, measure), _reported(task, measure)) for measure in measures]
+
+    def draw(figure: Any) -> None:
+        for place, panel in enumerate(panels):
+            _draw(figure.add_subplot(1, len(panels), place + 1), *panel)
         handles = {label: handle for axes in figure.axes for handle, label in zip(*_legend(axes), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3, frameon=False)
         figure.suptitle(task, x=0.99, ha="right", fontsize=10, parse_math=False)
-        for path in paths:
-            figure.savefig(path, dpi=200, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return save(folder, f"scaling-{task.replace('/', '-')}", (1.2 + 3.4 * len(measures), 3.8), draw)
 
 
 def _legend(axes: Any) -> tuple[Any, Any]:

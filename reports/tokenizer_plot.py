@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.plot import save
+
 COLOURS = ("#7b5ea7", "#4c9f9b", "#d9923b", "#b0485a", "#5b7fb5", "#8a8a8a", "#a3b04f", "#3d3d3d")
 HATCHES = (None, "////", "....", "xxxx", "----")
 GROUP = 0.82
@@ -23,20 +25,9 @@ def write_plots(
 
     `ratios` has a list per tokenizer, in the order of `texts`; the baseline's, all 1, becomes a line.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    with matplotlib.rc_context(rc=style):
-        bars = len(texts) * (len(ratios) - 1)
-        figure = Figure(figsize=(max(6.0, 1.6 + 0.13 * bars + 0.15 * len(texts)), 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        _draw(figure.add_subplot(), texts, ratios, baseline)
-        for path in paths:
-            figure.savefig(path, dpi=200, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths
+    bars = len(texts) * (len(ratios) - 1)
+    inches = (max(6.0, 1.6 + 0.13 * bars + 0.15 * len(texts)), 4.2)
+    return save(folder, name, inches, lambda figure: _draw(figure.add_subplot(), texts, ratios, baseline))
 
 
 def _draw(axes: Any, texts: Sequence[str], ratios: Mapping[str, Sequence[float]], baseline: str) -> None:

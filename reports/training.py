@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.records import write_atomic
-from reports.plot import GRID, INK, OURS, THEIRS, inline_svg
+from reports.plot import OURS, THEIRS, inline_svg, plain
 from reports.texts import new_environment
 
 Rows = Sequence[Mapping[str, Any]]
@@ -39,12 +40,14 @@ def write_page(folder: Path) -> Path:
 def _facts(run: Mapping[str, Any], steps: Rows, validation: Rows) -> list[tuple[str, str]]:
     last = steps[-1]
     speeds = sorted(row["tokens_per_second"] for row in steps)
+    losses = [row["loss"] for row in steps[-20:]]
+    lost = sum(not math.isfinite(loss) for loss in losses)
     shares = sorted(row["mfu"] for row in steps if "mfu" in row)
     facts = [
         ("Parameters", f"{run['parameters']:,}"),
         ("Steps", f"{last['step']:,} of {run['steps']:,}"),
         ("Tokens read", f"{last['tokens']:,}"),
-        ("Loss, last 20 steps", f"{_mean([row['loss'] for row in steps[-20:]]):.3f} nats"),
+        ("Loss, last 20 steps", f"{_mean(losses):.3f} nats" + (f" ({lost} not finite, left out)" if lost else "")),
         ("Tokens a second, median", f"{speeds[len(speeds) // 2]:,.0f}"),
         ("Memory at most", f"{max(row['memory_mb'] for row in steps):,.0f} MB"),
         ("Steps skipped", f"{sum(1 for row in steps if row.get('skipped')):,}"),
@@ -79,14 +82,10 @@ def _curve(name: str, steps: Rows, marks: Rows) -> Any:
         axes.plot(*zip(*points, strict=True), color=OURS, linewidth=1)
         if marks:
             axes.plot([m["step"] for m in marks], [m[name] for m in marks], "o", color=THEIRS, markersize=4)
-        axes.set_xlabel("step", color=INK)
+        axes.set_xlabel("step")
         if name == "grad_norm":
             axes.set_yscale("log")
-        axes.tick_params(which="both", colors=INK, length=0)
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        plain(axes)
 
     return inline_svg((6.4, 2.8), draw, f"{name}-caption")
 
@@ -99,4 +98,6 @@ def _tasks(harness: Rows) -> tuple[list[str], list[list[str]]]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    """Of the finite ones; NaN where there is none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import write_atomic
-from reports.plot import GRID, INK, OURS, THEIRS, inline_svg
+from reports.plot import INK, OURS, THEIRS, inline_svg, plain
 from reports.texts import new_environment
 
 HEADER = ("Fate", "Documents", "%", "Characters", "%")
@@ -87,7 +87,7 @@ def _funnel(whole: Mapping[str, Any]) -> Any:
             )
         axes.set_xlim(0, 1.3 * max(1, steps[0][1]))
         axes.set_ylim(len(steps) - 0.5, -0.5)
-        _plain(axes, "documents left (dropped by this step)", places, [step[0] for step in steps])
+        _named(axes, "documents left (dropped by this step)", places, [step[0] for step in steps])
 
     return inline_svg((6.4, 1 + 0.32 * len(steps)), draw, "funnel-caption")
 
@@ -107,16 +107,12 @@ def _bars(what: str, rows: Sequence[tuple[str, int]]) -> Any:
             axes.text(count, place, f" {count:,}", va="center", color=INK)
         axes.set_xlim(0, 1.2 * max([1, *(count for _, count in rows)]))
         axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
-        _plain(axes, "documents kept", places, [name for name, _ in rows])
+        _named(axes, "documents kept", places, [name for name, _ in rows])
 
     return inline_svg((6.4, 1 + 0.28 * len(rows)), draw, f"{what}-caption")
 
 
-def _plain(axes: Any, label: str, places: Sequence[int], names: Sequence[str]) -> None:
-    axes.set_xlabel(label, color=INK)
-    axes.set_yticks(places, names, color=INK, parse_math=False)
-    axes.tick_params(colors=INK, length=0)
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
+def _named(axes: Any, label: str, places: Sequence[int], names: Sequence[str]) -> None:
+    axes.set_xlabel(label)
+    axes.set_yticks(places, names, parse_math=False)
+    plain(axes, "x")

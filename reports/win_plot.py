@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.plot import save
+
 COLOURS = {"win": "#4c9f9b", "tie": "#c9cdd2", "loss": "#d9923b"}
 GROUP = 0.8
 """Share of a category's place on the axis that its bars fill."""
@@ -18,20 +20,8 @@ def write_win_plot(
 
     `models` has for each model its categories, in one order, with the shares of wins, ties and losses (0..1).
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    with matplotlib.rc_context(rc=style):
-        bars = sum(map(len, models.values()))
-        figure = Figure(figsize=(max(6.4, 1.2 + 0.62 * bars), 4.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        _draw(figure.add_subplot(), models, opponent)
-        for path in paths:
-            figure.savefig(path, dpi=200, facecolor="white", metadata={"Date": None} if path.suffix == ".svg" else None)
-    return paths
+    inches = (max(6.4, 1.2 + 0.62 * sum(map(len, models.values()))), 4.4)
+    return save(folder, name, inches, lambda figure: _draw(figure.add_subplot(), models, opponent))
 
 
 def _draw(axes: Any, models: Mapping[str, Mapping[str, Sequence[float]]], opponent: str) -> None:

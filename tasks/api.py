@@ -48,7 +48,8 @@ class Source:
 
     name: str
     files: tuple[str, ...]
-    """Paths or globs below the data folder (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first found counts."""
+    """Paths or globs below the data folder (.jsonl, .jsonl.gz, .csv, .parquet, .arrow); the first that is
+    there counts, with all files that a glob matches, sorted by path."""
     hub: str | None = None
     config: str | None = None
     configs: tuple[str, ...] = ()
@@ -87,6 +88,9 @@ class Chat:
 
 
 Prompt = str | Chat
+
+SYSTEM = "You are a helpful assistant."
+"""The system turn of the report's chat scripts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,9 +231,10 @@ class Sandbox(Protocol):
         """Test a solution; `outcome` is "passed" only if all tests held, which the solution cannot forge."""
         ...
 
-    async def build(self, language: str, source: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
+    async def build(self, language: str, source: str, needs: str, *, cpu_seconds: float = 10.0) -> SandboxResult:
         """Build and run a program in js, java, go, cpp or rust; `outcome` is "ok" if it says so by its exit status,
-        "not_installed" where something that it needs is not."""
+        "not_installed" where the language is not, or a library that `needs` asks for: the problem's own text, since
+        what only the code asks for is the code's failure."""
         ...
 
     def interpreter(self, files: Mapping[str, str]) -> AbstractAsyncContextManager[Interpreter]:
@@ -242,7 +247,7 @@ class Sandbox(Protocol):
 Outcome = str
 """`correct`, `wrong`, `unextracted` (no answer could be read from the reply), or for code what ended it: `error`,
 `syntax`, `timeout`, `memory`, `killed`, `no_code`; `not_installed` where a compiler or library is missing, which counts
-neither way."""
+neither way; `measured` where nothing can be right or wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

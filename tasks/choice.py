@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Decoding,
     Kind,
@@ -27,7 +28,6 @@ from tasks.api import (
 from tasks.rows import REMEDY, bad, fetch, text
 
 LETTERS = "ABCD"
-SYSTEM = "You are a helpful assistant."
 
 
 class Choice(Task):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     CellResult,
     Chat,
     Decoding,
@@ -31,12 +32,11 @@ from tasks.api import (
     Verdict,
 )
 from tasks.gsm8k import GSM8KChat
+from tasks.numbers import NUMBER, last_number
+from tasks.react import PROMPT
 from tasks.rows import bad, fetch, text, value
 
-SYSTEM = "You are a helpful assistant."
-REACT = """\
-Answer the following questions as best you can. You have access to the following tools:
-
+TOOL = """\
 code_interpreter: Call this tool to interact with the Code Interpreter API.
 What is the Code Interpreter API useful for?
 Code Interpreter is used to execute Python code to deal with the following tasks:
@@ -48,22 +48,8 @@ Parameters:
 code
 ```
 Enclose the code within triple backticks (```) at the beginning and end of the code.
-
-
-Use the following format:
-
-Question: the input question you must answer
-Thought: you should always think about what to do
-Action: the action to take, should be one of [code_interpreter]
-Action Input: the input to the action
-Observation: the result of the action
-... (this Thought/Action/Action Input/Observation can be repeated zero or more times)
-Thought: I now know the final answer
-Final Answer: the final answer to the original input question
-
-Begin!
-
-Question: {}"""
+"""
+REACT = PROMPT.format(tools=TOOL, names="code_interpreter", query="{}")
 CATEGORIES = ("math", "general", "visualization")
 EXECUTIONS = {"math": 1, "general": 1, "visualization": 3}
 GSM8K_EXECUTIONS = 3
@@ -155,7 +141,7 @@ class CodeInterpreter(Task):
     def samples(self, load: Loader) -> list[Sample]:
         found = []
         for index, row in enumerate(fetch(load, self.source)):
-            item = str(row["id"]) if "id" in row else f"code-interpreter/{index}"
+            item = str(value(self.source, index, row, "id")) if "id" in row else f"code-interpreter/{index}"
             category = self._category(item, row)
             files = row.get("files") or {}
             if not (isinstance(files, Mapping) and all(isinstance(content, str) for content in files.values())):
@@ -166,9 +152,10 @@ class CodeInterpreter(Task):
         return found
 
     def _category(self, item: str, row: Mapping[str, Any]) -> str:
-        said = row["category"] if "category" in row else value(self.source, item, row, "tags")
+        said = value(self.source, item, row, "category" if "category" in row else "tags")
+        words = " ".join(map(str, said)) if isinstance(said, list) else str(said)
         for category in CATEGORIES:
-            if category in (said if isinstance(said, str) else " ".join(map(str, said))):
+            if category in words:
                 return category
         raise bad(self.source, item, f"neither 'category' nor 'tags' names one of {', '.join(CATEGORIES)}")
 
@@ -197,6 +184,7 @@ class CodeInterpreterAnswers(CodeInterpreter):
     """Correctness on items that say what is right: a number, a text, or what a plot has to show."""
 
     name = "code-interpreter-answers"
+    version = 2
     title = "Code interpreter, right answers and plots"
 
     def samples(self, load: Loader) -> list[Sample]:
@@ -247,10 +235,11 @@ class CodeInterpreterGSM8K(GSM8KChat):
 
 def answered(reply: str, gold: str) -> bool:
     """Whether the reply's last number is the gold one, or, where that is no number, whether it holds the gold text."""
-    if re.fullmatch(r"-?\d+(\.\d+)?", gold) is None:
+    wanted = last_number(gold) if NUMBER.fullmatch(gold) else None
+    if wanted is None:
         return re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", reply, re.IGNORECASE) is not None
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", reply)
-    return bool(numbers) and close(float(numbers[-1].replace(",", "")), float(gold))
+    found = last_number(reply)
+    return found is not None and close(float(found), float(wanted))
 
 
 def shows(axes: Any, wanted: Mapping[str, Any]) -> bool:

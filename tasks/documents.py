@@ -1,12 +1,13 @@
-"""Documents of the user's: a folder of .txt files, or a .jsonl file with `text` (and `id`) per line."""
+"""Texts of the user's: a header of worked examples, and documents, which are a folder of .txt files or a .jsonl file
+with `text` (and `id`) per line."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.api import TaskError
+from tasks.json_text import parse
 
 
 def read_documents(path: Path) -> dict[str, str]:
@@ -35,7 +36,7 @@ def lines(path: Path) -> Iterator[tuple[str, str, str]]:
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            row = parse(line)
         except (ValueError, RecursionError) as error:
             raise TaskError(f"{where}: not JSON ({error}); mend the line") from error
         if not isinstance(row, dict) or not isinstance(row.get("text"), str):
@@ -46,11 +47,20 @@ def lines(path: Path) -> Iterator[tuple[str, str, str]]:
         yield str(name), row["text"], where
 
 
-def text_of(path: Path) -> str:
-    """A text file. Raises TaskError."""
+def text_of(path: Path, option: str = "") -> str:
+    """A text file, without a byte order mark. Raises TaskError that names it, and the `option` that gave it."""
+    where = f"{option} {path}".lstrip()
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise TaskError(f"{path}: cannot be read ({error.strerror}); name another") from error
+        raise TaskError(f"{where}: cannot be read ({error.strerror}); name another") from error
     except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        raise TaskError(f"{where}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def file_header(path: Path) -> str:
+    """The header that --shots-file names, word for word. Raises TaskError."""
+    header = text_of(path, "--shots-file")
+    if not header.strip():
+        raise TaskError(f"--shots-file {path}: is empty; give a file with worked examples, or leave the option out")
+    return header

@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Decoding,
     Kind,
@@ -20,7 +20,6 @@ from tasks.api import (
     Model,
     Prompt,
     ReportCell,
-    Row,
     Sample,
     Sandbox,
     Source,
@@ -29,11 +28,11 @@ from tasks.api import (
     Verdict,
     Wheel,
 )
+from tasks.documents import file_header
 from tasks.installed import lm_eval_file, unexpected
 from tasks.numbers import last_number
-from tasks.rows import bad, fetch, text, value
+from tasks.rows import bad, documents, text
 
-SYSTEM = "You are a helpful assistant."
 SHOTS_PATH = "gsm8k/gsm8k-cot.yaml"
 NUMBER = re.compile(r"([+-])?(?=([0-9]|\.[0-9]))(0|([1-9](\d{0,2}(,\d{3})*)|\d*))?(\.\d*)?(?=\D|$)")
 
@@ -141,29 +140,6 @@ def robust(reply: str, gold: str) -> dict[str, float]:
 def readable(number: str | None) -> bool:
     """Whether Python reads it as a number, which is what the scripts ask of it: "007" is none, "00" and "07.5" are."""
     return number is not None and re.fullmatch(r"-?(0+|[1-9][0-9]*|[0-9]+\.[0-9]*|\.[0-9]+)", number) is not None
-
-
-def documents(source: Source, load: Loader) -> list[Row]:
-    """The rows; those of the mirror are requests that hold the row as "doc", of which one is kept."""
-    found: dict[object, Row] = {}
-    for index, row in enumerate(fetch(load, source)):
-        wrapped = isinstance(row, Mapping) and "doc" in row
-        document = value(source, index, row, "doc") if wrapped else row
-        found.setdefault(value(source, index, document, "id") if wrapped else index, document)
-    return list(found.values())
-
-
-def file_header(path: Path) -> str:
-    """The user's file, word for word."""
-    try:
-        header = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise TaskError(f"--shots-file {path}: {error.strerror}; name a readable file") from None
-    except UnicodeDecodeError as error:
-        raise TaskError(f"--shots-file {path}: no UTF-8 text ({error}); name a readable file") from None
-    if not header.strip():
-        raise TaskError(f"--shots-file {path}: is empty; give a file with worked examples, or leave the option out")
-    return header
 
 
 def installed_header() -> str:

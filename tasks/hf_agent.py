@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Check,
     Decoding,
@@ -28,10 +29,10 @@ from tasks.api import (
     TaskError,
     Verdict,
 )
+from tasks.documents import text_of
 from tasks.hf_agent_prompts import CHAT, MESSAGE, RUN, TOOLS
 from tasks.rows import bad, fetch, value
 
-SYSTEM = "You are a helpful assistant."
 SELECTION, USED, CODE = "tool selection", "tool used", "code correctness"
 """All three from 0 to 100, as in the report's table."""
 PENALTY = 25.0
@@ -45,7 +46,7 @@ class HFAgentRun(Task):
     """One request, one piece of code; every wording of a problem is an item."""
 
     name: ClassVar[str] = "hf-agent-run"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Hugging Face Agent, run mode"
     protocol: ClassVar[Literal["base", "chat"]] = "chat"
     shots: ClassVar[int] = 0
@@ -244,10 +245,7 @@ def respelt(text: str, *, back: bool = False) -> str:
 
 def template(file: Path, places: Sequence[str]) -> str:
     """A template of the user's, such as the released run_prompt_template.txt."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"--shots-file {file}: cannot be read ({error}); give a text in UTF-8") from error
+    text = text_of(file, "--shots-file")
     for place in ("<<all_tools>>", *places):
         if place not in text:
             raise TaskError(f"--shots-file {file}: has no {place}; mark with it where that goes")

@@ -178,9 +178,10 @@ def expression(node: ast.expr, state: State) -> Any:
         if not isinstance(part, EXPRESSIONS):
             raise Stopped(type(part).__name__)
         if isinstance(part, ast.Call):
-            if not (isinstance(part.func, ast.Name) and part.func.id in FUNCTIONS):
+            if not (isinstance(part.func, ast.Name) and part.func.id.removesuffix("()") in FUNCTIONS):
                 raise Stopped("a call of something else than a tool")
-            part.func.id += "()"  # no variable of the same name is in the way
+            # no variable of the same name is in the way; a loop comes by again
+            part.func.id = part.func.id.removesuffix("()") + "()"
     return run(node, state)
 
 

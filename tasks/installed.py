@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tasks.api import TaskError
 
@@ -19,6 +22,25 @@ def lm_eval_file(task: str, name: str, remedy: str = REMEDY) -> tuple[Path, str]
     try:
         return path, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        raise unexpected(task, path, error, remedy) from None
+
+
+def lm_eval_rows(
+    task: str, name: str, fields: Sequence[str], remedy: str = REMEDY
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Path of a Python file below lm-eval's `tasks/`, and these fields of the rows in the list that it returns.
+
+    Raises TaskError where one is not there.
+    """
+    path, content = lm_eval_file(task, name, remedy)
+    try:
+        lists = [
+            node.value
+            for node in ast.walk(ast.parse(content))
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.List)
+        ]
+        return path, [{field: row[field] for field in fields} for row in ast.literal_eval(lists[0])]
+    except (SyntaxError, ValueError, IndexError, KeyError, TypeError) as error:
         raise unexpected(task, path, error, remedy) from None
 
 

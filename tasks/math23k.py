@@ -6,11 +6,10 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import ClassVar, Literal
 
-from tasks.api import Chat, Decoding, Loader, Model, Prompt, Sample, Sandbox, Source, Task, Verdict
+from tasks.api import SYSTEM, Chat, Decoding, Loader, Model, Prompt, Sample, Sandbox, Source, Task, Verdict
 from tasks.numbers import last_value
 from tasks.rows import bad, fetch, text
 
-SYSTEM = "You are a helpful assistant."
 TOLERANCE = Fraction(1, 10_000)
 
 

@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import ClassVar, Literal
 
-from tasks.api import Chat, Decoding, Kind, Loader, Model, Prompt, Sample, Sandbox, Source, Task, TaskError, Verdict
+from tasks.api import (
+    SYSTEM,
+    Chat,
+    Decoding,
+    Kind,
+    Loader,
+    Model,
+    Prompt,
+    Sample,
+    Sandbox,
+    Source,
+    Task,
+    TaskError,
+    Verdict,
+)
 from tasks.numbers import last_number
 from tasks.rows import REMEDY, bad, fetch, text
 
-SYSTEM = "You are a helpful assistant."
 TOLERANCE = Decimal("0.001")
 WORST_ERROR = Decimal(10)
 EACH = 25

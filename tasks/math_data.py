@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.api import Loader, Row, Sample, Source, Wheel
 from tasks.math_strings import last_boxed
-from tasks.rows import bad, fetch, text, value
+from tasks.rows import bad, documents, text, value
 
 SUBJECTS = (
     *("algebra", "counting_and_probability", "geometry", "intermediate_algebra"),
@@ -52,7 +52,7 @@ def test_samples(load: Loader) -> list[Sample]:
     """All test problems by subject, in each by id, which is made from the problem: sources number them differently."""
     found: dict[str, Sample] = {}
     for subject, source in zip(SUBJECTS, TEST, strict=True):
-        samples = (_sample(source, index, row) for index, row in enumerate(_documents(source, load)))
+        samples = (_sample(source, index, row) for index, row in enumerate(documents(source, load)))
         # a file of the user's holds all subjects
         found.update({sample.id: sample for sample in samples if sample.group == subject})
     return sorted(found.values(), key=lambda sample: (str(sample.group), sample.id))
@@ -60,7 +60,7 @@ def test_samples(load: Loader) -> list[Sample]:
 
 def lightman_samples(load: Loader) -> list[Sample]:
     """The 500 problems, with the subjects of the test set where the source tells none."""
-    rows = _documents(LIGHTMAN, load)
+    rows = documents(LIGHTMAN, load)
     if all(row.get("subject") or row.get("type") for row in rows if isinstance(row, Mapping)):
         samples = [_sample(LIGHTMAN, index, row) for index, row in enumerate(rows)]
     else:
@@ -71,12 +71,6 @@ def lightman_samples(load: Loader) -> list[Sample]:
             raise bad(LIGHTMAN, missing[0], "has no field 'subject' and is not in the MATH test set")
         samples = [whole[problem] for problem in problems]
     return sorted(samples, key=lambda sample: (str(sample.group), sample.id))
-
-
-def _documents(source: Source, load: Loader) -> list[Row]:
-    """The rows; those of the mirror are requests that hold the row as "doc"."""
-    rows = enumerate(fetch(load, source))
-    return [value(source, i, row, "doc") if isinstance(row, Mapping) and "doc" in row else row for i, row in rows]
 
 
 def _sample(source: Source, index: int, row: Row) -> Sample:

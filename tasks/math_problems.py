@@ -6,13 +6,11 @@ that asks whether the answer is right. Problems with [asy] drawings are asked as
 
 from __future__ import annotations
 
-import ast
 import asyncio
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Decoding,
     Kind,
@@ -27,13 +25,14 @@ from tasks.api import (
     TaskError,
     Verdict,
 )
-from tasks.gsm8k import SYSTEM, file_header
+from tasks.documents import file_header
+from tasks.installed import lm_eval_rows
 from tasks.math_data import LIGHTMAN, TEST, lightman_samples, test_samples
 from tasks.math_equal import equal
 from tasks.math_extract import final_answer
 from tasks.math_strings import hendrycks_equal, minerva, minerva_answer, report_answer
 
-SHOTS_PACKAGE, SHOTS_PATH = "lm_eval", "tasks/minerva_math/utils.py"
+SHOTS_PATH = "minerva_math/utils.py"
 LONGEST_REPLY = 20_000
 """Characters, of which 512 tokens fill a tenth; of a longer text (from `harness score`) the end is read."""
 ASK_CHAT = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
@@ -151,22 +150,10 @@ def ask(problem: str) -> str:
 
 
 def installed_shots() -> list[dict[str, str]]:
-    """Minerva's four as the installed lm-eval carries them: a list in a Python file, which is read, not imported."""
+    """Minerva's four as the installed lm-eval carries them."""
     remedy = "reinstall lm-eval, or give the examples with --shots-file"
-    spec = find_spec(SHOTS_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise TaskError(f"math: the examples are read from the package lm-eval, which is not installed; {remedy}")
-    path = Path(spec.origin).parent / SHOTS_PATH
-    try:
-        lists = [
-            node.value
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Return) and isinstance(node.value, ast.List)
-        ]
-        found: list[dict[str, str]] = ast.literal_eval(lists[0])
-        complete = [shot for shot in found if shot["problem"] and shot["solution"]]
-    except (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError) as error:
-        raise TaskError(f"math: {path} is not as expected ({type(error).__name__}: {error}); {remedy}") from None
+    path, found = lm_eval_rows("math", SHOTS_PATH, ("problem", "solution"), remedy)
+    complete = [shot for shot in found if shot["problem"] and shot["solution"]]
     if len(complete) != MATH.shots:
         raise TaskError(f"math: {path} has {len(complete)} usable examples, not {MATH.shots}; {remedy}")
     return complete

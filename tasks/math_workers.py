@@ -71,8 +71,9 @@ class Worker:
 
     def _line(self, seconds: float) -> bytes | None:
         assert self.process.stdout is not None
-        ready = select.select([self.process.stdout], [], [], seconds)[0]
-        return (self.process.stdout.readline() or None) if ready else None
+        poll = select.poll()  # takes any descriptor, however high its number
+        poll.register(self.process.stdout, select.POLLIN)
+        return (self.process.stdout.readline() or None) if poll.poll(1000 * seconds) else None
 
     def stop(self) -> None:
         """Ends it and whatever it started."""

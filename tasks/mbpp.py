@@ -10,7 +10,6 @@ import ast
 import builtins
 import re
 import sys
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
@@ -31,8 +30,8 @@ from tasks.api import (
     Wheel,
 )
 from tasks.humaneval import verdict
-from tasks.installed import REMEDY, lm_eval_file, unexpected
-from tasks.rows import bad, fetch, text, value
+from tasks.installed import REMEDY, lm_eval_rows
+from tasks.rows import bad, documents, text, value
 
 FIRST, LAST = 11, 510
 """Task numbers of the test items."""
@@ -75,13 +74,12 @@ class MBPP(Task):
     def samples(self, load: Loader) -> list[Sample]:
         self.examples = tuple((ask(row["text"], row["test_list"]), ANSWER.format(row["code"])) for row in shots())
         found = []
-        for index, row in enumerate(fetch(load, self.source)):
-            document = value(self.source, index, row, "doc") if isinstance(row, Mapping) and "doc" in row else row
-            number = value(self.source, index, document, "task_id")
+        for index, row in enumerate(documents(self.source, load)):
+            number = value(self.source, index, row, "task_id")
             if not isinstance(number, int):
                 raise bad(self.source, index, f"field 'task_id' is {type(number).__name__}, not a whole number")
             if FIRST <= number <= LAST:
-                found.append(self._sample(number, document))
+                found.append(self._sample(number, row))
         if not found:
             raise TaskError(f"{self.source.name}: no row has a task_id from {FIRST} to {LAST}; give all of MBPP")
         return found
@@ -183,17 +181,9 @@ TRANSPARENT = {"set", "list", "tuple", "sorted", "len", "round", "abs", "str", "
 
 
 def shots() -> list[dict[str, Any]]:
-    """Tasks 2 to 4 as the installed lm-eval carries them: a list in a Python file, which is read, not imported."""
-    path, content = lm_eval_file("mbpp", SHOTS_PATH)
-    try:
-        tree = ast.parse(content)
-        lists = [
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Return) and isinstance(node.value, ast.List)
-        ]
-        found: list[dict[str, Any]] = ast.literal_eval(lists[0])
-        numbers = [row["task_id"] for row in found]
-    except (SyntaxError, ValueError, IndexError, KeyError, TypeError) as error:
-        raise unexpected("mbpp", path, error) from None
+    """Tasks 2 to 4 as the installed lm-eval carries them."""
+    path, found = lm_eval_rows("mbpp", SHOTS_PATH, ("task_id", "text", "test_list", "code"))
+    numbers = [row["task_id"] for row in found]
     if numbers != [2, 3, 4]:
         raise TaskError(f"mbpp: {path} has the examples {numbers}, not 2, 3 and 4; {REMEDY}")
     return found

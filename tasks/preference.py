@@ -1,4 +1,4 @@
-"""Pairwise accuracy on human preferences in the form of hh-rlhf, by a language model's own likelihoods.
+"""Pairwise accuracy on human preferences in the form of hh-rlhf, by likelihood or by reward.
 
 The report's Table 4 measures reward models so, and a folder with a reward head (`qwen-train reward`) is measured by
 its rewards; the accuracy per token then means nothing. A language model is measured by how likely it finds the two
@@ -23,7 +23,10 @@ SETS = ("helpful-base", "helpful-online", "helpful-rejection-sampled", "harmless
 def hh_source(name: str) -> Source:
     return Source(
         name=f"hh-rlhf {name}",
-        files=(f"hh_rlhf/{name}_test.jsonl", f"hh_rlhf/{name}/test.jsonl*", f"{name}/test.jsonl*"),
+        files=(
+            *(f"hh_rlhf/{name}_test.jsonl", f"hh_rlhf/{name}/test.jsonl", f"hh_rlhf/{name}/test.jsonl.gz"),
+            *(f"{name}/test.jsonl", f"{name}/test.jsonl.gz"),
+        ),
         hub="Anthropic/hh-rlhf",
         folder=name,
         split="test",
@@ -36,7 +39,7 @@ class Preference(Task):
 
     name: ClassVar[str] = "preference"
     version: ClassVar[int] = 1
-    title: ClassVar[str] = "Human preferences of hh-rlhf, by likelihood"
+    title: ClassVar[str] = "Human preferences of hh-rlhf, by likelihood or reward"
     protocol: ClassVar[Literal["base", "chat"]] = "chat"
     shots: ClassVar[int] = 0
     metric: ClassVar[str] = "accuracy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,18 @@ def fetch(load: Loader, source: Source) -> Sequence[Row]:
     if not len(rows):
         raise TaskError(f"{source.name}: the data set has no rows; {REMEDY}")
     return rows
+
+
+def documents(source: Source, load: Loader) -> list[Row]:
+    """The rows; those of a mirror are requests that hold the row as "doc", of which equal ones count once."""
+    found: dict[object, Row] = {}
+    for index, row in enumerate(fetch(load, source)):
+        if isinstance(row, Mapping) and "doc" in row:
+            document = value(source, index, row, "doc")
+            found.setdefault(json.dumps(document, sort_keys=True), document)
+        else:
+            found[index] = row
+    return list(found.values())
 
 
 def bad(source: Source, item: int | str, what: str) -> TaskError:

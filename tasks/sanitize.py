@@ -9,6 +9,9 @@ from __future__ import annotations
 import ast
 import warnings
 
+MOST_CHARACTERS, MOST_LINES = 20_000, 256
+"""Read of a reply, more than 768 tokens of code fill: every run of lines may have to be parsed."""
+
 
 def sanitize(reply: str, entry_point: str) -> str:
     """The program in a reply, or an empty string."""
@@ -39,7 +42,7 @@ def longest_program(reply: str) -> str:
 
     Without one: the first line.
     """
-    lines = reply.split("\n")
+    lines = reply[:MOST_CHARACTERS].split("\n")[:MOST_LINES]
     filled = [0]
     for line in lines:
         filled.append(filled[-1] + bool(line.strip()))

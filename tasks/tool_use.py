@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from tasks.api import Chat, Decoding, Kind, Loader, Model, Prompt, ReportCell, Sample, Sandbox, Source, Task, Verdict
+from tasks.api import (
+    SYSTEM,
+    Chat,
+    Decoding,
+    Kind,
+    Loader,
+    Model,
+    Prompt,
+    ReportCell,
+    Sample,
+    Sandbox,
+    Source,
+    Task,
+    Verdict,
+)
 from tasks.react import calls, first_call
 from tasks.rouge import rouge_l
 from tasks.rows import bad, fetch, text
 
-SYSTEM = "You are a helpful assistant."
 SELECTION, INPUT, FALSE_POSITIVE = "tool selection", "tool input", "false positive error"
 """The input's Rouge-L is times 100, as in the report's table."""
 POSITIVE, NEGATIVE = "positive", "negative"

@@ -131,12 +131,12 @@ def candidates(
     it might be an answer too.
     """
     names, chosen = list(pool), {function["name"]: function for function in given}
-    near = subjects(" ".join([query, *chosen]))
+    near = topics(" ".join([query, *chosen]))
     for draw in draws(item):
         if len(chosen) >= TOOLS:
             break
         name = names[draw % len(names)]
-        if not any(word in other or other in word for word in subjects(name) for other in near):
+        if not any(word in other or other in word for word in topics(name) for other in near):
             chosen.setdefault(name, pool[name])
     return [chosen[name] for name in sorted(chosen, key=lambda name: rank(f"{item}\0{name}"))]
 
@@ -150,7 +150,7 @@ def rank(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def subjects(text: str) -> set[str]:
+def topics(text: str) -> set[str]:
     """The words of a question or of a name in snake or camel case that tell what it is about, without a plural s."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", text)
     return {word.lower().rstrip("s") for word in words if len(word) > SHORT and word.lower() not in VERBS}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from tasks.api import (
+    SYSTEM,
     Chat,
     Decoding,
     Installed,
@@ -23,12 +24,10 @@ from tasks.api import (
     Sandbox,
     Source,
     Task,
-    TaskError,
     Verdict,
 )
 from tasks.rows import fetch, text
 
-SYSTEM = "You are a helpful assistant."
 ANSWERED, WIN, TIE, LOSS = "answered", "win", "tie", "loss"
 JUDGE = """\
 Compare two answers to the same request. Judge how helpful, right and complete they are, and how well they are \
@@ -74,7 +73,7 @@ class WinRate(Task):
             item, prompt, category = (text(self.source, place, row, key) for key in ("id", "prompt", "category"))
             fields = {"prompt": prompt, "category": category}
             found.append(Sample(id=item, fields=fields, gold="", group=category))
-        return distinct(self.source, found)
+        return found
 
     def prompt(self, sample: Sample) -> Prompt:
         return Chat((("system", SYSTEM), ("user", sample.fields["prompt"])))
@@ -106,7 +105,7 @@ class WinRateJudge(Task):
             names = ("id", "category", "prompt", "answer", "opponent")
             fields = {name: text(self.source, place, row, name) for name in names}
             found.append(Sample(id=fields["id"], fields=fields, gold="", group=fields["category"]))
-        return distinct(self.source, found)
+        return found
 
     def prompt(self, sample: Sample) -> Prompt:
         return self.asked(sample.fields, swapped=False)
@@ -170,12 +169,3 @@ def read(reply: str) -> str | None:
 def turned(verdict: str | None) -> str | None:
     """A verdict seen from the other side."""
     return None if verdict is None else {WIN: LOSS, LOSS: WIN}.get(verdict, verdict)
-
-
-def distinct(source: Source, samples: list[Sample]) -> list[Sample]:
-    seen: set[str] = set()
-    for sample in samples:
-        if sample.id in seen:
-            raise TaskError(f"{source.name}: id {sample.id!r} is there twice; give every row an id of its own")
-        seen.add(sample.id)
-    return samples

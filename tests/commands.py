@@ -1,13 +1,18 @@
-"""Command lines as users write them, read by the programs themselves, without running anything."""
+"""Command lines as users write them: read by the programs themselves without running anything, or run."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
+import os
 import re
 import runpy
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,8 +21,42 @@ import typer
 from typer._click.exceptions import BadOptionUsage, MissingParameter  # typer carries a click of its own
 
 ROOT = Path(__file__).parents[1]
-OTHERS = ("export", "pip", "ensurepip", "pytest")
+OTHERS = ("export", "pip", "ensurepip", "pytest", "source")
 """Programs of others of which only the name is looked at."""
+HARNESS = [str(Path(sys.executable).with_name("harness"))]
+
+
+def harness(
+    *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`harness`, installed, in a process of its own; `env` is added to this one's."""
+    command = [*HARNESS, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd)
+
+
+def typed(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same of `harness` or `qwen-train` in this process, which has imported everything already."""
+    import harness.cli
+    import qwen_train.cli
+
+    main = {"harness": harness.cli.main, "qwen-train": qwen_train.cli.main}[program]
+    words, out, errors = [program, *map(str, arguments)], io.StringIO(), io.StringIO()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch.object(sys, "argv", words),
+        # the parser would take the module that python was started with for the program
+        mock.patch.object(sys.modules["__main__"], "__package__", None, create=True),
+        mock.patch.dict(os.environ),
+        redirect_stdout(out),
+        redirect_stderr(errors),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            return subprocess.CompletedProcess(words, int(stop.code or 0), out.getvalue(), errors.getvalue())
+        finally:
+            signal.signal(signal.SIGTERM, on_sigterm)
+    raise AssertionError(f"{program}: main has returned")
 
 
 def accept(words: Sequence[str], *, whole: bool = True) -> None:

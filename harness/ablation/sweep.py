@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.ablation.units import Sweep, Unit
 from harness.backends import load_backend
 from harness.evaluation import Prepared, Progress, execute
-from harness.records import Run, RunError, spec_hash, write_atomic
+from harness.records import Run, RunError, folder_name, spec_hash, write_atomic
 from harness.sandbox import SandboxUnavailable
 from harness.store import locked
 from qwen_model.config import ModelError
@@ -39,7 +39,7 @@ def default_folder(sweep: Sweep) -> Path:
     """runs/ablate-TASK-MODEL-HASH: the same command finds its own folder again."""
     first = sweep.units[0].prepared
     whole = spec_hash({"units": sorted(spec_hash(unit.prepared.spec) for unit in sweep.units)})
-    return Path("runs") / f"ablate-{first.tasks[0].name.replace('/', '-')}-{first.checkpoint.name}-{whole[:8]}"
+    return Path("runs") / folder_name("ablate", first.tasks[0].name, first.checkpoint.name, whole[:8])
 
 
 def run(sweep: Sweep, folder: Path, facts: Mapping[str, Any], progress: Progress) -> Done:
@@ -68,7 +68,7 @@ def run(sweep: Sweep, folder: Path, facts: Mapping[str, Any], progress: Progress
 
 def _is_the_cells_own(error: Exception) -> bool:
     """Of torch's RuntimeErrors only want of memory, which has no type of its own on the CPU; not a mistake in code."""
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError) and not isinstance(error, SandboxUnavailable):
         return any(sign in str(error) for sign in ("can't allocate memory", "out of memory"))
     return True
 

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class CellResult:
     """A cell at a length: its number, its samples, and what they took."""
 
     cell: str
@@ -46,14 +46,14 @@ class Place:
         return {record.id: value for record in self.records if (value := value_of(record, self.metric)) is not None}
 
 
-def places(done: Done) -> list[Place]:
+def cell_results(done: Done) -> list[CellResult]:
     """All that was computed, in the order of the cells and then of lengths."""
-    found = [place for unit, run in done.runs for place in _of_run(done, unit, run)]
+    found = [one for unit, run in done.runs for one in _of_run(done, unit, run)]
     order = {cell.name: number for number, cell in enumerate(done.sweep.cells)}
-    return sorted(found, key=lambda place: (order[place.cell], place.length or 0))
+    return sorted(found, key=lambda one: (order[one.cell], one.length or 0))
 
 
-def _of_run(done: Done, unit: Unit, run: Run) -> Iterator[Place]:
+def _of_run(done: Done, unit: Unit, run: Run) -> Iterator[CellResult]:
     task = unit.prepared.tasks[0].name
     spec, result = run.spec["tasks"][task], run.results[task]
     metric, *more = result.metrics
@@ -69,7 +69,7 @@ def _of_run(done: Done, unit: Unit, run: Run) -> Iterator[Place]:
         else:
             seconds = run.environment["seconds_by_stage"]["judge"] if whole else None
             peak = run.environment["peak_mb"] if whole else None
-        yield Place(
+        yield CellResult(
             cell=cell,
             switches=done.sweep.switches[cell],
             length=length,
@@ -87,7 +87,7 @@ def _of_run(done: Done, unit: Unit, run: Run) -> Iterator[Place]:
 
 def write(folder: Path, done: Done, base: str) -> None:
     """Write the tables. `base` is the cell that differences are taken against."""
-    found = places(done)
+    found = cell_results(done)
     tables = {"cells.csv": cell_rows(found), "differences.csv": list(differences(found, base))}
     tables["documents.csv"] = list(document_rows(found))
     tables["positions.csv"] = list(position_rows(found))
@@ -104,69 +104,70 @@ def check_base(base: str, names: Sequence[str]) -> None:
         raise TaskError(f"--base: no cell is called {base!r}; there are {', '.join(names)}")
 
 
-def cell_rows(found: Sequence[Place]) -> list[Row]:
+def cell_rows(found: Sequence[CellResult]) -> list[Row]:
     """One row per cell and length."""
     rows = []
-    for place in found:
-        row: Row = {"cell": place.cell, **place.switches}
-        if place.length is not None:
-            row["length"] = place.length
-        value = place.estimate
-        if place.kind == "perplexity":
-            losses = list(place.values.values())
+    for one in found:
+        row: Row = {"cell": one.cell, **one.switches}
+        if one.length is not None:
+            row["length"] = one.length
+        value = one.estimate
+        if one.kind == "perplexity" and one.length is not None:
+            losses = list(one.values.values())
             row |= {"documents": value.n, "nll": math.fsum(losses) / len(losses), "perplexity": value.value}
         else:
-            row |= {"metric": place.metric, "n": value.n, "value": value.value}
+            row |= {"metric": one.metric, "kind": one.kind, "n": value.n, "value": value.value}
         row |= {"low": value.low, "high": value.high}
-        for name, extra in place.more.items():
+        for name, extra in one.more.items():
             row |= {name: extra.value, f"{name} low": extra.low, f"{name} high": extra.high}
-        rows.append(row | {"seconds": place.seconds, "peak_mb": place.peak_mb})
+        rows.append(row | {"seconds": one.seconds, "peak_mb": one.peak_mb})
     return rows
 
 
-def document_rows(found: Sequence[Place]) -> Iterator[Row]:
-    """The loss of each document, for measures that are perplexities."""
-    for place in found:
-        if place.kind == "perplexity":
-            for record in place.records:
-                depth = {"depth": record.detail["depth"]} if "depth" in record.detail else {}
-                name = record.detail.get("document", record.id.split("/", 1)[1].rsplit("/", 1)[0])
-                nll = record.scores[place.metric]
-                yield {"cell": place.cell, "length": place.length, "document": name, **depth, "nll": nll}
+def document_rows(found: Sequence[CellResult]) -> Iterator[Row]:
+    """The loss of each document (or sample) that has one, for measures that are perplexities."""
+    for one in found:
+        if one.kind == "perplexity":
+            for record in one.records:
+                if one.metric in record.scores:
+                    depth = {"depth": record.detail["depth"]} if "depth" in record.detail else {}
+                    plain = record.id.removeprefix(f"{one.task}/").removesuffix(f"/{one.length}")
+                    name, nll = record.detail.get("document", plain), record.scores[one.metric]
+                    yield {"cell": one.cell, "length": one.length, "document": name, **depth, "nll": nll}
 
 
-def position_rows(found: Sequence[Place]) -> Iterator[Row]:
+def position_rows(found: Sequence[CellResult]) -> Iterator[Row]:
     """The mean loss over documents by place in the text, counted in tokens from its beginning."""
-    for place in found:
+    for one in found:
         losses: defaultdict[int, list[float]] = defaultdict(list)
-        for record in place.records:
+        for record in one.records:
             detail = record.detail
             if "losses" in detail:
                 for number, loss in enumerate(detail["losses"]):
                     losses[number * detail["bin"]].append(loss)
-            elif "depth" in detail and place.length is not None:
-                losses[round(detail["depth"] * place.length)].append(record.scores[place.metric])
+            elif "depth" in detail and one.length is not None and one.metric in record.scores:
+                losses[round(detail["depth"] * one.length)].append(record.scores[one.metric])
         for position, values in sorted(losses.items()):
             nll = math.fsum(values) / len(values)
-            yield {"cell": place.cell, "length": place.length, "position": position, "nll": nll}
+            yield {"cell": one.cell, "length": one.length, "position": position, "nll": nll}
 
 
-def differences(found: Sequence[Place], base: str) -> Iterator[Row]:
+def differences(found: Sequence[CellResult], base: str) -> Iterator[Row]:
     """Each cell less the base at the same length, over the samples of both; of perplexities in nats a token."""
-    bases = {place.length: place for place in found if place.cell == base}
-    for place in found:
-        other = bases.get(place.length)
-        if place.cell == base or other is None:
+    bases = {one.length: one for one in found if one.cell == base}
+    for one in found:
+        other = bases.get(one.length)
+        if one.cell == base or other is None:
             continue
-        ours, theirs = place.values, other.values
-        groups = {record.id: record.group for record in place.records}
+        ours, theirs = one.values, other.values
+        groups = {record.id: record.group for record in one.records}
         pairs = [Pair(id_, groups[id_], theirs[id_], ours[id_]) for id_ in ours if id_ in theirs]
-        if not pairs or place.metric != other.metric:
+        if not pairs or one.metric != other.metric:
             continue
-        its = paired(pairs, "mean" if place.kind == "perplexity" else place.kind, place.mean)
-        row: Row = {"cell": place.cell, "base": base}
-        if place.length is not None:
-            row["length"] = place.length
-        row |= {"metric": "nll" if place.kind == "perplexity" else place.metric, "n": its.n}
+        its = paired(pairs, "mean" if one.kind == "perplexity" else one.kind, one.mean)
+        row: Row = {"cell": one.cell, "base": base}
+        if one.length is not None:
+            row["length"] = one.length
+        row |= {"metric": "nll" if one.kind == "perplexity" else one.metric, "n": its.n}
         row |= {"difference": its.value, "low": its.low, "high": its.high, "p": its.p}
         yield row | {"gained": its.gained, "lost": its.lost}

@@ -13,6 +13,7 @@ from typing import Any
 from harness.ablation.cells import Cell
 from harness.evaluation import Prepared, Settings, prepare
 from harness.long_context import windows
+from harness.memory import check_room
 from harness.registry import task_class
 from harness.selection import select
 from qwen_model.checkpoint import Checkpoint, find_checkpoint, read_config
@@ -21,7 +22,7 @@ from qwen_model.config_json import read_model_config
 from qwen_model.download import DownloadError
 from qwen_model.long_context import LongContext
 from qwen_model.memory import free_memory
-from tasks.api import Sample, TaskError
+from tasks.api import Sample
 
 Place = tuple[str, int | None]
 """A cell's name and a length; None where the task has no lengths."""
@@ -189,11 +190,7 @@ def _check_memory(settings: Settings, config: ModelConfig, length: int) -> None:
         heads=config.num_key_value_heads, head_dim=config.head_dim, windows=(None,) * config.num_hidden_layers
     )
     needed, free = shape.nbytes(1, length, getattr(torch, settings.dtype)), free_memory(torch.device(settings.device))
-    if needed > free:
-        raise TaskError(
-            f"--lengths: {length:,} tokens take {needed / 1e9:,.1f} GB of keys and values, and {free / 1e9:,.1f} GB "
-            "are free; ask for shorter ones"
-        )
+    check_room(length, needed, free, "ask for shorter --lengths")
 
 
 def _all_switches(cell: Cell, shown: Mapping[str, str]) -> dict[str, str]:

@@ -10,13 +10,13 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.claims.experiment import Cells, Compression, Criterion, Growth, Order, Runs, Same, Wins, parted
 from harness.claims.findings import Effect
 from harness.comparison import Difference, Pair, paired
 from harness.pairing import value_of
 from harness.records import LEAST_SPREAD, Run, RunError, SampleRecord
+from harness.statistics import percentiles
 
 BOOTSTRAPS, SEED = 2_000, 20230928
 VERDICTS = {"win": 1.0, "tie": 0.0, "loss": -1.0}
@@ -82,20 +82,12 @@ def _by_document(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
 
 
 def _runs(first: Run, second: Run, task: str) -> Effect:
-    spec = _spec(first, task)
-    name, metric = spec["name"], spec["metric"]
-    kind = spec.get("measures", {}).get(metric, "share")
-    pairs = _pairs(first, second, name, metric)
-    return _of(paired(pairs, "mean" if kind == "perplexity" else kind, spec.get("mean", "items")))
-
-
-def _spec(run: Run, task: str) -> dict[str, Any]:
-    """What a run was asked of a task; `lm-eval/*` is the only task that begins so."""
-    tasks: Mapping[str, Any] = run.spec["tasks"]
-    found = [name for name in tasks if name == task or (task.endswith("*") and name.startswith(task[:-1]))]
-    if len(found) != 1:
-        raise RunError(f"{run.path}: {len(found)} tasks called {task}; it has {', '.join(tasks)}")
-    return {"name": found[0], **tasks[found[0]]}
+    tasks = first.spec["tasks"]
+    if task not in tasks:
+        raise RunError(f"{first.path}: no task called {task}; it has {', '.join(tasks)}")
+    kind = tasks[task].get("measures", {}).get(tasks[task]["metric"], "share")
+    pairs = _pairs(first, second, task, tasks[task]["metric"])
+    return _of(paired(pairs, "mean" if kind == "perplexity" else kind, tasks[task].get("mean", "items")))
 
 
 def _values(run: Run, task: str, metric: str) -> dict[str, tuple[str | None, float]]:
@@ -119,14 +111,13 @@ def _pairs(first: Run, second: Run, task: str, metric: str) -> list[Pair]:
 
 
 def _same(first: Run, second: Run, task: str) -> Effect:
-    name = _spec(first, task)["name"]
-    others = {record.id: record for record in second.records(name)}
+    others = {record.id: record for record in second.records(task)}
     largest, n = 0.0, 0
-    for record in first.records(name):
+    for record in first.records(task):
         if record.id in others:
             largest, n = max(largest, _apart(record, others[record.id])), n + 1
     if not n:
-        raise RunError(f"{first.path}, {second.path}: no sample of {name} in common")
+        raise RunError(f"{first.path}, {second.path}: no sample of {task} in common")
     return Effect(value=largest, low=largest, high=largest, n=n)
 
 
@@ -179,9 +170,10 @@ def _order(sizes: Sequence[int], values: Sequence[Mapping[str, tuple[str | None,
         raise RunError("the sizes' runs have no sample in common")
     table = np.array([[its[id_][1] for id_ in common] for its in values])
     draws = np.random.default_rng(SEED).integers(len(common), size=(BOOTSTRAPS, len(common)))
-    taus = sorted(kendall(sizes, table[:, draw].sum(axis=1).tolist()) for draw in draws)
-    value, tail = kendall(sizes, table.sum(axis=1).tolist()), round(0.025 * BOOTSTRAPS)
-    return Effect(value=value, low=min(value, taus[tail]), high=max(value, taus[-1 - tail]), n=len(common))
+    taus = [kendall(sizes, table[:, draw].sum(axis=1).tolist()) for draw in draws]
+    value = kendall(sizes, table.sum(axis=1).tolist())
+    low, high = percentiles(value, taus)
+    return Effect(value=value, low=low, high=high, n=len(common))
 
 
 def kendall(one: Sequence[float], other: Sequence[float]) -> float:
@@ -215,9 +207,8 @@ def _compression(criterion: Compression, folder: Path) -> Effect:
         raise RunError(f"{folder / 'documents.csv'}: {criterion.text} is one document, which gives no interval")
     value = math.log(tokens[1].sum() / tokens[0].sum())
     draws = np.random.default_rng(SEED).multinomial(n, [1 / n] * n, size=BOOTSTRAPS) @ tokens.T
-    logs = np.sort(np.log(draws[:, 1] / draws[:, 0]))
-    tail = round(0.025 * BOOTSTRAPS)
-    return Effect(value=value, low=min(value, logs[tail].item()), high=max(value, logs[-1 - tail].item()), n=n)
+    low, high = percentiles(value, np.log(draws[:, 1] / draws[:, 0]).tolist())
+    return Effect(value=value, low=low, high=high, n=n)
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:

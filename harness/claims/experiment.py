@@ -25,7 +25,7 @@ def _place(text: str) -> str:
     return text
 
 
-Place = Annotated[str, AfterValidator(_place)]
+CellAt = Annotated[str, AfterValidator(_place)]
 """A cell of a sweep at a multiple of the trained length T: `ntk+logn at 4T`."""
 
 
@@ -82,8 +82,8 @@ class Cells(Criterion):
 
     measure: Literal["cells"]
     sweep: str
-    base: Place
-    other: Place
+    base: CellAt
+    other: CellAt
     unit = "nats a token"
 
 
@@ -94,7 +94,7 @@ class Runs(Criterion):
     first: str
     second: str
     task: str
-    """As it is named in the run; `*` at the end stands for any ending."""
+    """As it is named in the run."""
     unit = "share of samples, or nats a token"
 
 

@@ -10,7 +10,6 @@ import copy
 import functools
 import hashlib
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,16 @@ from lm_eval.models.utils import postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
+from harness.backends import set_threads
 from harness.lmeval.tasks import MAX_TOKENS, decoding
 from harness.records import canonical
 from qwen_model import ModelError, load_model, load_tokenizer
 from qwen_model.checkpoint import find_checkpoint
+from qwen_model.config import read_json
 from qwen_model.generation import SLOTS, Generator, Request
 from qwen_model.prefill import CausalLM, Reader
 from qwen_model.sampling import Sampling
 from qwen_model.scoring import Continuation, score
-from qwen_model.tokenizer import read_json
 from tasks.api import TaskError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]
         self._encode = functools.lru_cache(maxsize=4096)(self._encoded)
 
     def _loaded(self, backend: str, dtype: str, device: str) -> CausalLM:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        set_threads()
         if backend == "native":
             return load_model(self._checkpoint, dtype, device)
         if backend == "hf":

@@ -19,7 +19,7 @@ from harness.evaluation import Progress
 from harness.lmeval.export import MINE
 from harness.lmeval.index import PREFIX
 from harness.lmeval.tasks import LOGGED, decoding, logged_detail, measure_name, plain
-from harness.records import FORMAT, Run, SampleRecord, spec_hash
+from harness.records import FORMAT, Run, SampleRecord, folder_name, spec_hash
 from harness.requests import generate_digest, loglikelihood_digest
 from harness.store import open_store
 from harness.summary import summarise
@@ -149,7 +149,7 @@ def _write(
     out: Path | None,
     progress: Progress,
 ) -> Run:
-    folder = out or Path("runs") / f"{spec['model']['name'].replace('/', '_')}-{spec_hash(spec)[:8]}"
+    folder = out or Path("runs") / folder_name(spec["model"]["name"], spec_hash(spec)[:8])
     with open_store(folder, spec) as store:
         progress.stage(f"run folder: {folder}")
         for task, its in records.items():

@@ -7,7 +7,7 @@ import json
 import select
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from harness.sandbox.inside.wire import MOST_BYTES
 from harness.sandbox.policy import Outcome, Policy
 from harness.sandbox.runner import Sandbox
 from harness.sandbox.verdict import judge
+from tasks.json_text import parse
 
 PACKAGES = ("numpy", "pandas", "matplotlib", "sympy", "pyarrow")
 POLICY = Policy(
@@ -77,18 +78,20 @@ class Interpreter:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             mine = self._line.fileno()
-            watched = [mine, *self._job.sources()]
-            readable, writable, _ = select.select(watched, [mine] if sending else [], [], left)
-            for fd in readable:
+            poll = _poll([mine, *self._job.sources()])
+            if sending:
+                poll.register(mine, select.POLLIN | select.POLLOUT)
+            happened = dict(poll.poll(1000 * left))
+            for fd in happened:
                 if fd != mine:
                     self._job.read(fd)
             if self._job.ending is not None:
                 outcome, detail = judge(self._job.ending, self._job.room.policy)
                 return Cell(outcome="killed" if outcome == "ok" else outcome, error=detail)
             try:
-                if writable:
+                if happened.get(mine, 0) & select.POLLOUT:
                     sending = sending[self._line.send(sending) :]
-                if mine in readable:
+                if happened.get(mine, 0) & ~select.POLLOUT:
                     if not (data_in := self._line.recv(1 << 16)):
                         self._end()
                         return Cell(outcome="killed", error="the interpreter ended, or closed its line to us")
@@ -106,11 +109,21 @@ class Interpreter:
         self._stack.close()
 
     def _end(self) -> None:
-        """Kills the process, if it still runs, and waits for its end."""
+        """Kills the process, if it still runs, and waits for its end; in a lost room nothing runs any more."""
+        if self._job.room.spent:
+            return
         self._job.stop()
         while self._job.ending is None:
-            for fd in select.select(self._job.sources(), [], [])[0]:
+            for fd, _ in _poll(self._job.sources()).poll():
                 self._job.read(fd)
+
+
+def _poll(sources: Sequence[int]) -> select.poll:
+    """Waits for what comes on any of the descriptors, however high their numbers."""
+    poll = select.poll()
+    for fd in sources:
+        poll.register(fd, select.POLLIN)
+    return poll
 
 
 _OUTCOMES: dict[str, Outcome] = {"ok": "ok", "error": "error", "syntax": "syntax", "memory": "memory"}
@@ -119,7 +132,7 @@ _OUTCOMES: dict[str, Outcome] = {"ok": "ok", "error": "error", "syntax": "syntax
 def _cell(data: bytes) -> Cell:
     """The process's answer, of which nothing is believed but that it is text and numbers."""
     try:
-        said = json.loads(data)
+        said = parse(data)
         images = tuple(base64.b64decode(image) for image in said["images"])
         texts = {name: str(said[name]) for name in ("stdout", "value", "error")}
         outcome = _OUTCOMES[said["outcome"]]

@@ -99,17 +99,16 @@ sys.exit("ended by signal %d" % -status if status < 0 else 1 if status else None
 
 class Workshop:
     """Builds and runs programs of one language. Raises as Sandbox does, and FileNotFoundError, naming what is missing,
-    for a language whose tools are not installed."""
+    for a language whose tools are not installed, do not work, or would open too much to programs."""
 
     def __init__(self, name: str, cpu_seconds: float, unsafe: bool = False) -> None:
         self.language, self._seconds = LANGUAGES[name], cpu_seconds
-        if absent := [tool for tool in self.language.tools if not shutil.which(tool)]:
-            raise FileNotFoundError(f"{', '.join(absent)} (for {name}) not installed")
-        self._tool = _real_tool(self.language.tools[0])
-        places = {"/usr", str(Path(self._tool).parents[1])}
+        self._tool, home = find_tool(self.language)
+        # folders of headers, or names of modules
+        self._libraries = _LIBRARIES[name](self._tool) if name in _LIBRARIES else frozenset()
+        places = {"/usr", str(home)}
         places.update(str(path) for pattern in ("alternatives", "java-*") for path in Path("/etc").glob(pattern))
         # Without /proc the loader cannot tell where a program lies, so it has to be told where its libraries are.
-        home = Path(self._tool).parents[1]
         environment = {
             "PATH": f"{home}/bin:/usr/local/bin:/usr/bin:/bin",
             "LD_LIBRARY_PATH": f"{home}/lib:{home}/lib/server",
@@ -128,23 +127,27 @@ class Workshop:
         )
         self._box = Sandbox(policy, unsafe)
 
-    def missing(self, source: str) -> str:
-        """What the source needs that is not installed, as far as that can be told; "" for nothing."""
+    def missing(self, needs: str) -> str:
+        """What these texts ask for that is not installed, as far as that can be told; "" for nothing."""
         if self.language.name == "cpp":
-            for header in re.findall(r"^\s*#\s*include\s*<([^>]+/[^>]+)>", source, re.MULTILINE):
-                if not any(os.path.exists(f"{folder}/{header}") for folder in _include_folders()):
+            for header in re.findall(r"^\s*#\s*include\s*<([^>]+/[^>]+)>", needs, re.MULTILINE):
+                if not any(os.path.exists(f"{folder}/{header}") for folder in self._libraries):
                     return f"the header {header}"
-        if self.language.name == "rust" and (crate := re.search(r"\b(Regex|md5)::", source)):
+        if self.language.name == "rust" and (crate := re.search(r"\b(Regex|md5)::", needs)):
             return f"the crate {crate[1].lower()}"
         if self.language.name == "js":
-            for module in re.findall(r"""\brequire\(\s*['"]([^.'"][^'"]*)['"]""", source):
-                if module.removeprefix("node:").split("/")[0] not in _node_modules(self._tool):
+            for module in re.findall(r"""\brequire\(\s*['"]([^.'"][^'"]*)['"]""", needs):
+                if module.removeprefix("node:").split("/")[0] not in self._libraries:
                     return f"the module {module}"
         return ""
 
-    def run(self, source: str) -> Result:
-        """Builds and runs a program: "ok" for exit status 0, "syntax" when it cannot be built."""
-        if missing := self.missing(source):
+    def run(self, source: str, needs: str) -> Result:
+        """Builds and runs a program: "ok" for exit status 0, "syntax" when it cannot be built.
+
+        `needs` is what the problem itself says: where that asks for what is not installed, the outcome is
+        "not_installed". What only a model's code asks for is that code's failure.
+        """
+        if missing := self.missing(needs):
             return Result(outcome="not_installed", detail=f"{missing} is not installed")
         language = self.language
         files = {language.file: source}
@@ -174,25 +177,45 @@ def _translated(result: Result, seconds: float) -> Result:
     return result
 
 
-def _real_tool(name: str) -> str:
-    """The tool itself: rustup's rustc is a proxy that picks one by the user's settings."""
-    path = os.path.realpath(str(shutil.which(name)))
-    if name == "rustc":
-        said = subprocess.run(
-            [str(shutil.which(name)), "--print", "sysroot"], capture_output=True, text=True, check=True
+def find_tool(language: Language) -> tuple[str, Path]:
+    """The first tool itself, and the folder that it is installed in, which programs may read.
+
+    Raises FileNotFoundError, naming what is missing or in the way, where the language cannot be had.
+    """
+    if absent := [tool for tool in language.tools if not shutil.which(tool)]:
+        raise FileNotFoundError(f"{', '.join(absent)} (for {language.name}) not installed")
+    tool = os.path.realpath(str(shutil.which(language.tools[0])))
+    if language.name == "rust":  # rustup's rustc is a proxy that picks one by the user's settings
+        tool = f"{_said('rustc', '--print', 'sysroot').stdout.strip()}/bin/rustc"
+    folder, user = Path(tool).parent.parent, Path(os.path.realpath(os.path.expanduser("~")))
+    if folder != Path("/usr") and (user.is_relative_to(folder) or folder == user / ".local"):
+        raise FileNotFoundError(
+            f"{tool} (for {language.name}) lies where programs would get to read all of {folder}; install it in a "
+            f"folder of its own, such as /opt/{language.name}"
         )
-        return f"{said.stdout.strip()}/bin/rustc"
-    return path
+    return tool, folder
+
+
+def _said(*command: str) -> subprocess.CompletedProcess[str]:
+    """What a tool answers. Raises FileNotFoundError for one that cannot do its work."""
+    said = subprocess.run(command, input="", capture_output=True, text=True)
+    if said.returncode:
+        why = " ".join(said.stderr.split())[:300] or f"exit status {said.returncode}"
+        raise FileNotFoundError(f"{command[0]} does not work ({why}); mend it or install another")
+    return said
 
 
 @functools.cache
-def _include_folders() -> tuple[str, ...]:
+def _include_folders(tool: str) -> frozenset[str]:
     """Where g++ looks for headers."""
-    said = subprocess.run(["g++", "-E", "-x", "c++", "-", "-v"], input="", capture_output=True, text=True, check=True)
-    return tuple(line.strip() for line in said.stderr.splitlines() if line.startswith(" /"))
+    said = _said(tool, "-E", "-x", "c++", "-", "-v")
+    return frozenset(line.strip() for line in said.stderr.splitlines() if line.startswith(" /"))
 
 
 @functools.cache
-def _node_modules(node: str) -> frozenset[str]:
-    said = subprocess.run([node, "-p", "require('module').builtinModules.join(' ')"], capture_output=True, text=True)
+def _node_modules(tool: str) -> frozenset[str]:
+    said = _said(tool, "-p", "require('module').builtinModules.join(' ')")
     return frozenset(name.split("/")[0] for name in said.stdout.split())
+
+
+_LIBRARIES = {"cpp": _include_folders, "js": _node_modules}

@@ -96,8 +96,11 @@ class Room:
         self.line.setblocking(False)
 
     _last_words = ""
-    spent = False
-    """A room can be used for ever."""
+
+    @property
+    def spent(self) -> bool:
+        """Whether it is closed: until then a room can be used again and again."""
+        return self.line.fileno() < 0
 
     def lost(self, problem: str) -> Exception:
         """What to raise when the room, closed by now, no longer answers: its own last words say best why."""
@@ -121,7 +124,7 @@ class Room:
 
     def close(self) -> None:
         """Ends everything in the room and waits for it."""
-        if self.line.fileno() < 0:
+        if self.spent:
             return
         self.line.close()
         for fd in self.output:

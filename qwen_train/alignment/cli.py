@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 Recipe = Annotated[Path, typer.Argument(help="A recipe: a .yaml file, or one that comes with the package.")]
-Out = Annotated[Path, typer.Option(help="The run's folder; an unfinished run is gone on with.")]
+Out = Annotated[Path, typer.Option(help="The run's folder; an unfinished run is continued.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE over the recipe, such as batch=32.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")]
 

@@ -12,9 +12,10 @@ from torch import nn
 from qwen_model import chatml, load_model, save_model
 from qwen_model.chatml import chat_tokenizer
 from qwen_model.checkpoint import load_tokenizer
+from qwen_model.config import read_json
 from qwen_model.decoder import Decoder
 from qwen_model.new_folder import new_folder
-from qwen_model.tokenizer import Tokenizer, read_json
+from qwen_model.tokenizer import Tokenizer
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World, whole
 

@@ -19,7 +19,7 @@ from qwen_train.data.config import DataConfig
 from qwen_train.data.decontaminate import TestItems
 from qwen_train.data.files import Lines, new_lines, save_array
 from qwen_train.data.language import language
-from qwen_train.data.normalise import key, normalise
+from qwen_train.data.normalise import key
 from qwen_train.data.read import Document, Place, Quarantine, read
 from qwen_train.data.rules import CODE, INSTRUCTION, Facts, broken
 from qwen_train.data.scores import Scores
@@ -81,12 +81,10 @@ class Cleaner:
         row: dict[str, Any] = {"line": document.line, "source": document.source, "kind": document.kind}
         if document.id is not None:
             row["id"] = document.id
-        text = document.text
-        page = document.html or (document.kind != CODE and html.is_html(text))
-        text = normalise(html.extract(text) if page else text)
+        text = html.plain_text(document)
         row["language"] = CODE if document.kind == CODE else language(text)
         facts = Facts(text, row["language"])
-        if dropped := self._dropped(facts, document.kind, page):
+        if dropped := self._dropped(facts, document):
             fate, why = dropped
             return row | {
                 "fate": fate,
@@ -96,10 +94,11 @@ class Cleaner:
             }, facts
         return row | {"text": text}, facts
 
-    def _dropped(self, facts: Facts, kind: str, page: bool) -> tuple[str, list[str]] | None:
+    def _dropped(self, facts: Facts, document: Document) -> tuple[str, list[str]] | None:
         """(Fate, why), None if the document stays."""
+        kind = document.kind
         if not facts.text.strip():
-            return "html" if page else "empty", []
+            return "html" if html.is_page(document) else "empty", []
         if kind != CODE and self.config.languages and facts.language not in self.config.languages:
             return "language", [facts.language]
         if rules := broken(facts, kind, self.config.rules):

@@ -1,6 +1,10 @@
-"""The text of a web page, without menus and boilerplate, by trafilatura."""
+"""The text of a document; of a web page that without menus and boilerplate, by trafilatura."""
 
 from __future__ import annotations
+
+from qwen_train.data.normalise import normalise
+from qwen_train.data.read import Document
+from qwen_train.data.rules import CODE
 
 MARKS = ("<!doctype html", "<html", "<?xml")
 
@@ -16,3 +20,13 @@ def extract(page: str) -> str:
     import trafilatura
 
     return trafilatura.extract(page, include_comments=False, include_tables=True, deduplicate=False) or ""
+
+
+def is_page(document: Document) -> bool:
+    """Is it a web page, by its file's name or by how it begins?"""
+    return document.html or (document.kind != CODE and is_html(document.text))
+
+
+def plain_text(document: Document) -> str:
+    """What is judged and trained on, in its normal form; empty for a page without text."""
+    return normalise(extract(document.text) if is_page(document) else document.text)

@@ -19,8 +19,8 @@ def normalise(text: str) -> str:
 
     Indentation stays: it is part of code. Lone surrogates, bytes that were not UTF-8, become U+FFFD.
     """
-    text = unicodedata.normalize("NFC", _LONE.sub("\ufffd", text))
-    text = _UNSEEN.sub("", _ENDS.sub("\n", text))
+    text = _UNSEEN.sub("", _ENDS.sub("\n", _LONE.sub("\ufffd", text)))
+    text = unicodedata.normalize("NFC", text)  # after what stood between a letter and its accent is gone
     text = _EMPTY.sub("\n\n\n", _TRAILING.sub("", text))
     return text.strip("\n")
 

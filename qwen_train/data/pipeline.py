@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from harness.records import write_atomic
 from harness.workers import cores, workers
-from qwen_model.progress import Meter
+from qwen_model.progress import Meter, say
 from qwen_train.data import decontaminate, duplicates, scores
 from qwen_train.data.clean import Cleaner
 from qwen_train.data.config import DataConfig
@@ -160,12 +160,13 @@ class Stages:
         shutil.rmtree(self.work)
 
     def pieces(self, stage: str) -> list[int]:
-        """A stage's pieces, by bytes where it reads files."""
+        """A stage's pieces, by bytes of the corpus, of which ranges of keys have equal parts."""
         if stage in ("clean", "mix"):
             return self.sizes()
-        if stage == "exact":
-            return len(self.exact_pieces()) * [0]
-        return len(self.near_pieces()) * [0] if stage == "near" else [0]
+        if stage not in ("exact", "near"):
+            return [0]
+        count = len(self.exact_pieces() if stage == "exact" else self.near_pieces())
+        return count * [sum(self.sizes()) // max(1, count)]
 
 
 def prepare(stages: Stages) -> None:
@@ -179,11 +180,15 @@ def prepare(stages: Stages) -> None:
         "corpus": list(map(str, stages.corpus)),
         "files": _files(stages),
     }
-    path = stages.out / SPEC
-    if path.is_file():
-        _same(json.loads(path.read_text(encoding="utf-8")), spec, stages.out)
+    if (stages.out / SPEC).is_file():
+        old = _same_config(stages)
+        for part in ("corpus", "files"):
+            if old[part] != spec[part]:
+                raise TrainError(
+                    f"{stages.out}: was begun with other documents ({part} differs); give another --out, or delete it"
+                )
     else:
-        write_atomic(path, json.dumps(spec, indent=1) + "\n")
+        write_atomic(stages.out / SPEC, json.dumps(spec, indent=1) + "\n")
     if stages.config.decontaminate and not (stages.work / decontaminate.FILE).is_file():
         decontaminate.write_items(stages.config.decontaminate, stages.work)
     if stages.config.quality and not (stages.work / scores.FACTS).is_file():
@@ -200,20 +205,19 @@ def _files(stages: Stages) -> dict[str, Any]:
     return {"count": len(paths), "names_sizes_times": found.hexdigest()}
 
 
-def _same(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+def _same_config(stages: Stages) -> dict[str, Any]:
+    """What the folder was begun with. TrainError: other settings, or no run of ours."""
+    out, path = stages.out, stages.out / SPEC
+    old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if not {"corpus", "files", "config"} <= old.keys():
         raise TrainError(f"{out}: its {SPEC} is something else's; give another --out")
-    for part in ("corpus", "files"):
-        if old.get(part) != new[part]:
-            raise TrainError(
-                f"{out}: was begun with other documents ({part} differs); give another --out, or delete it"
-            )
-    for name, value in new["config"].items():
+    for name, value in stages.config.model_dump(mode="json").items():
         if old["config"].get(name) != value:
             raise TrainError(
                 f"{out}: was begun with {name} = {json.dumps(old['config'].get(name))}, now it is {json.dumps(value)};"
                 " give another --out, or delete it"
             )
+    return old
 
 
 def run(config: DataConfig, corpus: Sequence[Path], out: Path, processes: int | None = None) -> dict[str, Any]:
@@ -222,7 +226,8 @@ def run(config: DataConfig, corpus: Sequence[Path], out: Path, processes: int | 
     Raises TaskError or TrainError for what the user can mend: a corpus without documents, another run's folder.
     """
     stages = Stages(config, tuple(corpus), out)
-    total = sum(stages.sizes())
+    # where all is done, what was read need not be there any more
+    total = 0 if (out / REPORT).is_file() else sum(stages.sizes())
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
@@ -237,14 +242,23 @@ def run(config: DataConfig, corpus: Sequence[Path], out: Path, processes: int | 
 
 
 def _run(stages: Stages, processes: int) -> None:
+    if (stages.out / REPORT).is_file():
+        if _same_config(stages)["corpus"] != list(map(str, stages.corpus)):
+            say(f"{stages.out}: is finished, of other documents; to read these give another --out, or delete it")
+        if stages.work.is_dir():
+            stages.finish()
+        return
     prepare(stages)
-    for stage in ["finish"] if (stages.out / REPORT).is_file() else STAGES:
-        sizes = stages.pieces(stage)
-        shown = Meter(STAGES[stage], sum(sizes)) if sum(sizes) > QUIET_BYTES else nullcontext()
-        with workers(min(processes, max(1, len(sizes))), _prepare, stages) as over, shown as meter:
-            for size, _ in zip(sizes, over(_piece, [(stage, piece) for piece in range(len(sizes))]), strict=True):
-                if meter:
-                    meter.finish_part(size)
+    try:
+        for stage in STAGES:
+            sizes = stages.pieces(stage)
+            shown = Meter(STAGES[stage], sum(sizes)) if sum(sizes) > QUIET_BYTES else nullcontext()
+            with workers(min(processes, max(1, len(sizes))), _prepare, stages) as over, shown as meter:
+                for size, _ in zip(sizes, over(_piece, [(stage, piece) for piece in range(len(sizes))]), strict=True):
+                    if meter:
+                        meter.finish_part(size)
+    finally:
+        _MINE.clear()  # one process alone is this one: with it go the models that score
 
 
 _MINE: list[Stages] = []

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from harness.corpus import SUFFIXES, Part, Tally, blocks, parts, rows
+from qwen_train.data.rules import CODE, INSTRUCTION, TEXT
 
 PART = 8 << 20
 """Bytes of files that are one piece of work, unless one part has more."""
 PIECE = 4 << 20
 """Characters of a text file that are one document; what is longer is cut at a line's end."""
-CODE = (
+CODE_FILES = (
     *(".py", ".js", ".ts", ".c", ".h", ".cpp", ".cc", ".hpp", ".java", ".go", ".rs", ".sh"),
     *(".rb", ".php", ".cs", ".kt", ".sql", ".pl"),
 )
-TEXT = (".txt", ".md", ".rst", ".tex", *CODE)
-HTML = (".html", ".htm")
-READ = (*SUFFIXES, *(suffix for suffix in (*TEXT, *HTML) if suffix != ".txt"))
+TEXT_FILES = (".txt", ".md", ".rst", ".tex", *CODE_FILES)
+HTML_FILES = (".html", ".htm")
+READ = (*SUFFIXES, *(suffix for suffix in (*TEXT_FILES, *HTML_FILES) if suffix != ".txt"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Document:
     id: str | None
     source: str
     kind: str
-    """`text`, `code` or `instruction`: which rules apply."""
+    """TEXT, CODE or INSTRUCTION: which rules apply."""
     html: bool
     text: str
 
@@ -84,15 +85,15 @@ def read(place: Place, field: str, code_sources: Sequence[str], tally: Quarantin
     """The documents of a part; bad lines go to the tally."""
     path = place.part.path
     suffix = (path.with_suffix("") if path.suffix in (".gz", ".zst") else path).suffix
-    if suffix not in (*TEXT, *HTML):
+    if suffix not in (*TEXT_FILES, *HTML_FILES):
         yield from _rows(place, field, code_sources, tally)
         return
-    kind = "code" if suffix in CODE or place.root in code_sources else "text"
+    kind = CODE if suffix in CODE_FILES or place.root in code_sources else TEXT
     source = place.root or kind
-    kind = "instruction" if place.instructions else kind
+    kind = INSTRUCTION if place.instructions else kind
     for number, text in enumerate(_pieces(blocks(place.part, tally)), start=1):
         name = place.file if number == 1 else f"{place.file}#{number}"
-        yield Document(number, name, source, kind, suffix in HTML, text)
+        yield Document(number, name, source, kind, suffix in HTML_FILES, text)
 
 
 def _rows(place: Place, field: str, code_sources: Sequence[str], tally: Quarantine) -> Iterator[Document]:
@@ -100,9 +101,9 @@ def _rows(place: Place, field: str, code_sources: Sequence[str], tally: Quaranti
     for key, row in rows(place.part, None if place.instructions else field, tally):
         source = row["source"] if isinstance(row.get("source"), str) else stem
         if not place.instructions:
-            yield Document(key.number, key.id, source, "code" if source in code_sources else "text", False, row[field])
+            yield Document(key.number, key.id, source, CODE if source in code_sources else TEXT, False, row[field])
         elif text := _instruction(row, field):
-            yield Document(key.number, key.id, source, "instruction", False, text)
+            yield Document(key.number, key.id, source, INSTRUCTION, False, text)
         else:
             wrong = f"neither {field!r}, nor `messages`, nor `instruction` with `output`"
             tally.reject(wrong, json.dumps(row, default=str).encode())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.contamination import gram_hashes, words
 from harness.records import write_atomic
 from qwen_train.data.config import DataConfig, Perplexity, Quality
 from qwen_train.data.files import open_array, save_array
-from qwen_train.data.normalise import normalise
+from qwen_train.data.html import plain_text
 from qwen_train.data.read import Quarantine, read, shards
 from qwen_train.errors import TrainError
 
@@ -46,7 +47,9 @@ def train_quality(wanted: Quality, field: str, work: Path) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    sides = [[_columns(text) for text in _examples(path, field)] for path in (wanted.bad, wanted.good)]
+    sides = [
+        [_columns(text) for text in islice(_examples(path, field), EXAMPLES)] for path in (wanted.bad, wanted.good)
+    ]
     for path, side in zip((wanted.bad, wanted.good), sides, strict=True):
         if len(side) < FEWEST:
             raise TrainError(f"quality: {path}: {len(side)} examples; give at least {FEWEST}")
@@ -67,15 +70,14 @@ def train_quality(wanted: Quality, field: str, work: Path) -> dict[str, float]:
     return facts
 
 
-def _examples(path: Path, field: str) -> Iterable[str]:
-    tally = Quarantine(lambda line, why, raw: None)
-    found = (
-        normalise(document.text)
-        for shard in shards([path], [])
-        for place in shard
-        for document in read(place, field, (), tally)
-    )
-    return [text for _, text in zip(range(EXAMPLES), found, strict=False)]
+def _examples(path: Path, field: str) -> Iterator[str]:
+    """The texts of a side; bad lines are left out."""
+    for shard in shards([path], []):
+        for place in shard:
+            tally = Quarantine(lambda line, why, raw: None)
+            yield from filter(None, map(plain_text, read(place, field, (), tally)))
+            if tally.broken is not None:
+                raise TrainError(f"quality: {place.file}: {tally.broken}; remove or replace it")
 
 
 def _table(rows: list[Any]) -> Any:
@@ -115,12 +117,9 @@ class _Model:
     """Perplexity of a text's first tokens by a checkpoint, one text at a time: the same whatever stands beside it."""
 
     def __init__(self, wanted: Perplexity) -> None:
-        import torch
-
         from qwen_model import load_model
         from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 
-        torch.set_num_threads(1)
         found = find_checkpoint(wanted.model)
         self._tokenizer, self._model, self._tokens = load_tokenizer(found), load_model(found), wanted.tokens
 
@@ -131,6 +130,11 @@ class _Model:
         ids = self._tokenizer.encode(text[: 8 * self._tokens])[: self._tokens]
         if len(ids) < 2:
             return 0.0
-        with torch.inference_mode():
-            logits = self._model(torch.tensor([ids]))[0, :-1].float()
-            return math.exp(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])).item())
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as many texts at once as there are processes
+        try:
+            with torch.inference_mode():
+                logits = self._model(torch.tensor([ids]))[0, :-1].float()
+                return math.exp(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:])).item())
+        finally:
+            torch.set_num_threads(threads)

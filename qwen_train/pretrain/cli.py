@@ -47,7 +47,7 @@ def run(
     """Raw text to a base model: documents, tokenizer, token files, training, export, a page with curves."""
     from qwen_train.data.default_corpus import default_corpus
     from qwen_train.parallel import join_world
-    from qwen_train.pretrain.pipeline import Places
+    from qwen_train.pretrain.pipeline import HELD_OUT, Places
     from qwen_train.pretrain.pipeline import run as run_stages
     from qwen_train.recipe import read_recipe
     from qwen_train.recipe_file import stem
@@ -62,10 +62,11 @@ def run(
             places = Places(folder)
             typer.echo(f"data report: {write_page(places.data / 'report.json')}")
             _tell(model, places.training)
-            typer.echo(
-                f"next: harness run --task long-ppl --model {model} --documents {places.tokens / 'held-out.jsonl'}"
-                f" --lengths {read.training.context}"
-            )
+            if (held_out := places.tokens / HELD_OUT).is_file():
+                typer.echo(
+                    f"next: harness run --task long-ppl --model {model} --documents {held_out}"
+                    f" --lengths {read.training.context}"
+                )
 
 
 def _tell(model: Path, folder: Path) -> None:

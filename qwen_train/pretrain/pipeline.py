@@ -9,9 +9,13 @@ from pathlib import Path
 
 from harness.records import write_atomic
 from qwen_model import load_tokenizer
+from qwen_model.qwen_tokenizer import CONTROL, FILE, RANKS
+from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.pretrain.stage import pretrain
 from qwen_train.recipe import Recipe
+from qwen_train.tokenizer.train import ranks_of, train
+from qwen_train.tokenizer.vocabulary import texts, write_vocabulary
 from qwen_train.tokens.store import TOKENIZER, VALIDATION, TokenFiles
 from qwen_train.tokens.write import write_tokens
 
@@ -59,6 +63,8 @@ def run(
 
     places = Places(out)
     if world.first:
+        if start is None:
+            _check_vocabulary(recipe.data.vocabulary, places.tokenizer)
         say("stage 1 of 4, data: raw text to clean documents")
         make_documents(DataConfig(**recipe.data.settings), corpus, places.data)
         say("stage 2 of 4, tokenizer")
@@ -77,10 +83,21 @@ def run(
     return pretrain(recipe, open_tokens(places.tokens), places.training, world, start)
 
 
+def _check_vocabulary(asked: int | None, folder: Path) -> None:
+    """Raises TrainError for a size that is none, and where there is a tokenizer of another."""
+    wanted = RANKS + len(CONTROL)
+    if asked is not None:
+        wanted = ranks_of(asked, "data.vocabulary") + len(CONTROL)
+    if (folder / FILE).is_file() and (size := load_tokenizer(folder).size) != wanted:
+        raise TrainError(
+            f"data.vocabulary: {wanted:,} ids; the tokenizer in {folder} has {size:,}; delete it or give another --out"
+        )
+
+
 def _tokenizer(recipe: Recipe, places: Places) -> Path:
     """The folder of the tokenizer: trained on the documents, or Qwen's own."""
     folder = places.tokenizer
-    if (folder / "qwen.tiktoken").is_file():
+    if (folder / FILE).is_file():
         return folder
     if recipe.data.vocabulary is None:
         import shutil
@@ -88,15 +105,11 @@ def _tokenizer(recipe: Recipe, places: Places) -> Path:
         from qwen_model.catalogue import obtain_vocabulary
 
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "qwen.tiktoken.partial"
+        partial = folder / f"{FILE}.partial"
         shutil.copyfile(obtain_vocabulary(), partial)
-        partial.replace(folder / "qwen.tiktoken")
+        partial.replace(folder / FILE)
         return folder
-    from qwen_model.qwen_tokenizer import CONTROL
-    from qwen_train.tokenizer.train import train
-    from qwen_train.tokenizer.vocabulary import texts, write_vocabulary
-
-    tokens = train(texts([places.data / "documents"]), recipe.data.vocabulary - len(CONTROL))
+    tokens = train(texts([places.data / "documents"]), ranks_of(recipe.data.vocabulary, "data.vocabulary"))
     write_vocabulary(folder, tokens)
     return folder
 

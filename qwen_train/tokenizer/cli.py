@@ -24,7 +24,7 @@ def train(corpus: Corpus, out: Out, vocab_size: Size = 8192) -> None:
     from qwen_train.tokenizer import train as training
     from qwen_train.tokenizer.vocabulary import texts, write_vocabulary
 
-    tokens = training.train(texts(corpus), _ranks(vocab_size))
+    tokens = training.train(texts(corpus), training.ranks_of(vocab_size, "--vocab-size"))
     typer.echo(f"{vocab_size:,} ids ({len(tokens):,} of bytes): {write_vocabulary(out, tokens)}")
 
 
@@ -46,7 +46,7 @@ def expand(
     from qwen_train.tokenizer.vocabulary import read_tiktoken, texts, write_vocabulary
 
     read = read_tiktoken(base or obtain_vocabulary())
-    made = training.expand(read, texts(corpus), _ranks(vocab_size))
+    made = training.expand(read, texts(corpus), training.ranks_of(vocab_size, "--vocab-size"))
     path = write_vocabulary(out, made.tokens)
     new = len(made.tokens) - made.kept
     typer.echo(f"{made.kept:,} tokens kept, {made.dropped:,} of several digits left out, {new:,} new: {path}")
@@ -68,16 +68,6 @@ def report(
     from harness.cli_tokenizer import compare
 
     compare(texts, tokenizer, baseline, out)
-
-
-def _ranks(vocab_size: int) -> int:
-    """Ids of bytes among so many."""
-    from qwen_model.qwen_tokenizer import CONTROL
-    from qwen_train.errors import TrainError
-
-    if vocab_size <= 256 + len(CONTROL):
-        raise TrainError(f"--vocab-size {vocab_size}: the bytes and control tokens alone are {256 + len(CONTROL)}")
-    return vocab_size - len(CONTROL)
 
 
 def register(app: typer.Typer) -> None:

@@ -11,9 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from qwen_model.qwen_tokenizer import SPLIT
+from qwen_model.qwen_tokenizer import CONTROL, SPLIT
 from qwen_train.errors import TrainError
 from qwen_train.tokenizer.vocabulary import DIGITS
+
+
+def ranks_of(size: int, what: str) -> int:
+    """Ids of bytes among `size`, which `what` gave. Raises TrainError where none is left beside what all have."""
+    if size <= 256 + len(CONTROL):
+        raise TrainError(f"{what}: {size} ids; the bytes and control tokens alone are {256 + len(CONTROL)}; give more")
+    return size - len(CONTROL)
 
 
 def train(texts: Iterable[str], ranks: int) -> list[bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.records import write_atomic
 from qwen_model.config import ModelError
 from qwen_model.qwen_tokenizer import CONTROL, FILE, OWN, SETTINGS
-from qwen_train.data.normalise import normalise
+from qwen_train.data.html import plain_text
 from qwen_train.data.read import Quarantine, read, shards
 from qwen_train.errors import TrainError
 
@@ -20,7 +20,7 @@ DIGITS = re.compile(rb"[0-9]{2}")
 """Tokens with several digits in a row are not to be: every digit is a token (report, section 2.2)."""
 
 
-def texts(corpus: Sequence[Path], field: str = "text") -> Iterator[str]:
+def texts(corpus: Sequence[Path]) -> Iterator[str]:
     """The documents of files and folders, as `qwen-train data` reads them; raises TrainError for a bad line."""
 
     def refuse(line: int, why: str, raw: bytes) -> None:
@@ -29,7 +29,7 @@ def texts(corpus: Sequence[Path], field: str = "text") -> Iterator[str]:
     for shard in shards(corpus, []):
         for place in shard:
             tally = Quarantine(refuse)
-            yield from (normalise(document.text) for document in read(place, field, (), tally))
+            yield from map(plain_text, read(place, "text", (), tally))
             if tally.broken is not None:
                 raise TrainError(f"{place.file}: {tally.broken}; remove or replace it")
 
@@ -43,8 +43,8 @@ def write_vocabulary(folder: Path, tokens: Sequence[bytes]) -> Path:
         OWN: hashlib.sha256(content.encode()).hexdigest(),
         "vocab_size": len(tokens) + len(CONTROL),
     }
-    write_atomic(folder / FILE, content)
     write_atomic(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+    write_atomic(folder / FILE, content)  # the last: it says that all is there
     return folder / FILE
 
 

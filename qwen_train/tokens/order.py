@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from qwen_model.progress import say
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.tokens.store import Array, Stream, TokenFiles
 from qwen_train.trainer import Micro
 
 BLOCK = 1024
-"""Slots over which the weights hold exactly; a smaller share than 1 in so many is refused."""
+"""Slots over which the weights hold exactly; a source with a smaller share than 1 in so many is not read."""
 
 
 def draw(*parts: int | str) -> int:
@@ -75,17 +76,30 @@ class Mixture:
     """Several sources by weight, as an endless list of sequences."""
 
     def __init__(self, files: TokenFiles, length: int, seed: int, weights: Mapping[str, float] | None = None) -> None:
-        """`weights` by source, in tokens; None takes each as long as it is. Raises TrainError for unknown names."""
+        """`weights` by source, in tokens; None takes each as long as it is, and none that is too small to be read.
+
+        Raises TrainError for unknown names, for sources that are named and too small, and where none is large enough.
+        """
         unknown = sorted(set(weights or ()) - set(files.sources))
         if unknown:
             raise TrainError(
-                f"data.weights: no source {unknown[0]!r} in {files.folder}; it has {', '.join(files.sources)}"
+                f"training.weights: no source {unknown[0]!r} in {files.folder}; it has {', '.join(files.sources)}"
             )
-        chosen = dict(weights) if weights else {name: len(files.open(name)) for name in files.sources}
-        self.sources = [Source(files.open(name), length, seed) for name in chosen]
+        streams = {name: files.open(name) for name in weights or files.sources}
+        sizes = {name: float(len(its)) for name, its in streams.items() if len(its) > length}
+        chosen = dict(weights) if weights else sizes
+        slots = _apportioned(chosen) if chosen else {}
+        while not weights and 0 in slots.values():
+            slots = _apportioned({name: chosen[name] for name, count in slots.items() if count})
+        if 0 in slots.values():
+            small = next(name for name, count in slots.items() if not count)
+            raise TrainError(f"training.weights: {small!r} has less than 1/{BLOCK} of the tokens; leave it out")
+        self.sources = [Source(streams[name], length, seed) for name in slots or streams]
+        self.left_out = sorted(streams.keys() - slots.keys())
+        """Sources that are not read: shorter than one sequence, or less than 1/BLOCK of the tokens."""
         self.seed, self.length = seed, length
-        self._slots = _apportioned(list(chosen.values()), list(chosen))
-        self._per_block = np.bincount(self._slots, minlength=len(self.sources)).tolist()
+        self._per_block = list(slots.values())
+        self._slots: Array = np.repeat(np.arange(len(slots)), self._per_block)
         self._block = functools.lru_cache(maxsize=4)(self._drawn)
 
     def _drawn(self, block: int) -> tuple[Array, Array]:
@@ -121,20 +135,16 @@ def as_micro(places: Sequence[tuple[Stream, int]], length: int, *, documents: bo
     return Micro(inputs, count=read, tokens=read)
 
 
-def _apportioned(weights: Sequence[float], names: Sequence[str]) -> Array:
+def _apportioned(weights: Mapping[str, float]) -> dict[str, int]:
     """BLOCK slots by weight, largest remainders first."""
-    total = sum(weights)
-    if not total > 0 or min(weights) < 0:
-        raise TrainError("data.weights: not shares; give numbers above 0")
-    exact = [BLOCK * weight / total for weight in weights]
-    counts = [math.floor(share) for share in exact]
-    for place in sorted(range(len(weights)), key=lambda i: counts[i] - exact[i])[: BLOCK - sum(counts)]:
-        counts[place] += 1
-    if 0 in counts:
-        raise TrainError(
-            f"data.weights: {names[counts.index(0)]!r} has less than 1/{BLOCK} of the tokens; leave it out"
-        )
-    return np.repeat(np.arange(len(weights)), counts)
+    total = sum(weights.values())
+    if not total > 0 or min(weights.values()) < 0:
+        raise TrainError("training.weights: not shares; give numbers above 0")
+    exact = {name: BLOCK * weight / total for name, weight in weights.items()}
+    counts = {name: math.floor(share) for name, share in exact.items()}
+    for name in sorted(weights, key=lambda name: counts[name] - exact[name])[: BLOCK - sum(counts.values())]:
+        counts[name] += 1
+    return counts
 
 
 class TokenBatches:
@@ -149,6 +159,11 @@ class TokenBatches:
             )
         self.mixture, self.world = mixture, world
         self.batch, self.micro_batch, self.across_documents = batch, micro_batch, across_documents
+        if mixture.left_out and world.first:
+            say(
+                f"not read, each shorter than a sequence or less than 1/{BLOCK} of the tokens:"
+                f" {', '.join(mixture.left_out)}"
+            )
 
     def __call__(self, step: int) -> list[Micro]:
         own = self.batch // self.world.size

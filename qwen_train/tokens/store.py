@@ -17,7 +17,7 @@ import numpy as np
 from qwen_train.errors import TrainError
 
 MANIFEST = "tokens.json"
-FORMAT = 1
+FORMAT = 2
 VALIDATION = "validation"
 TOKENIZER = "tokenizer"
 KEPT = ("qwen.tiktoken", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
@@ -94,7 +94,7 @@ def open_tokens(folder: Path) -> TokenFiles:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            raise TrainError(f"{path}: format {manifest['format']} is not ours; run `qwen-train tokens` again")
+            raise TrainError(f"{path}: format {manifest['format']} is not ours; delete the folder and write it again")
         return TokenFiles(folder, manifest)
     except FileNotFoundError as error:
         raise TrainError(f"{folder}: no {MANIFEST}; make it with `qwen-train tokens --out {folder}`") from error

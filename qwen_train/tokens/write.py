@@ -31,6 +31,8 @@ SPEC, WORK = "spec.json", "work"
 END_OF_TEXT = "<|endoftext|>"
 QUIET_BYTES = 4 << 20
 """Up to so many bytes one process works and no progress is shown."""
+_UNSAFE = re.compile(rf"\A\.|\A{VALIDATION[0]}(?={VALIDATION[1:]}\Z)|[^\w.-]")
+"""Of a source's name: signs, a dot that would hide the file, and the first letter of the held-out set's name."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _encode(numbered: tuple[int, Part]) -> dict[str, Any]:
     facts: list[tuple[int, str, int, float]] = []
     with target.with_suffix(".tokens").open("wb") as file:
         for key, row in rows(part, "text", tally):
-            ids = [*_worker["tokenizer"].encode(row["text"]), _worker["end"]]
+            ids = [*_worker["tokenizer"].encode_letters(row["text"]), _worker["end"]]
             file.write(np.array(ids, dtype=_worker["kind"]).tobytes())
             own = key.id or f"{part.path.name}:{part.start}:{key.number}"
             order = _key(f"{_worker['seed']} {own} {key.number}")  # a document that stands there twice has two
@@ -177,13 +179,16 @@ def _encode(numbered: tuple[int, Part]) -> dict[str, Any]:
 
 
 def _set_name(source: Any) -> str:
-    """A source's name as a file's."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", str(source or "text")).lstrip("._-") or "text"
-    return f"{name}_" if name == VALIDATION else name
+    """A source's name as a file's: percent-encoded where it has to be, so that no two sources share one."""
+
+    def escaped(found: re.Match[str]) -> str:
+        return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
+
+    return _UNSAFE.sub(escaped, str(source or "text"))
 
 
 def _key(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _merge(out: Path, count: int, validation: float, vocabulary: int) -> dict[str, dict[str, int]]:

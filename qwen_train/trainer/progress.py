@@ -5,12 +5,13 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from pathlib import Path
 from types import TracebackType
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from qwen_model.memory import peak_resident
 
 _LINE_SECONDS = 30.0
 
@@ -21,9 +22,7 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    # ru_maxrss of Linux begins with the peak of the process that started this one
-    marks = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in marks if line.startswith("VmHWM:")) / 1e3
+    return peak_resident() / 1e6
 
 
 class Speedometer:

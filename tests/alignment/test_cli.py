@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from qwen_model import load_model
-from qwen_train.alignment.recipes import read_stage
+from qwen_train.alignment.chain import STAGES
+from qwen_train.alignment.recipes import checked, read_stage
 from qwen_train.alignment.settings import DPO, SFT, PPORecipe, Reward
-from qwen_train.cli import main
 from qwen_train.errors import TrainError
+from qwen_train.recipe_file import read_recipe_table
+from tests.commands import typed
 
 RATE = {"learning_rate": 1e-3, "warmup_steps": 0, "schedule": "constant"}
 SMALL = {"length": 128, "batch": 8, "checkpoint_every": 2, "optimiser": RATE}
@@ -29,25 +30,16 @@ CHAIN = {
 }
 
 
-def call(monkeypatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["qwen-train", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def test_the_chain(base, data, tmp_path, monkeypatch):
+def test_the_chain(base, data, tmp_path):
     recipe, out = tmp_path / "chain.yaml", tmp_path / "out"
     recipe.write_text(yaml.safe_dump(CHAIN))
     folder = Path(data["sft"]).parent
     arguments = ("align", recipe, "--base", base, "--data", folder, "--out", out, "--set", "sft.seed=7")
-    assert call(monkeypatch, *arguments) == 0
+    assert typed("qwen-train", *arguments).returncode == 0
     assert [load_model(str(out / name / "model")).config.scalar_head for name in CHAIN] == [False, True, True, False]
     assert json.loads((out / "sft" / "recipe.json").read_text())["recipe"]["seed"] == 7
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
-    assert call(monkeypatch, *arguments) == 0  # finished: nothing is done again
+    assert typed("qwen-train", *arguments).returncode == 0  # finished: nothing is done again
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
 
 
@@ -95,10 +87,24 @@ def test_recipes_of_the_package(name):
     assert recipe.optimiser.learning_rate == {"sft-math": 2e-5, "sft-code": 1e-5}[name]
 
 
-def test_what_the_parser_does_not_take_is_one_line(monkeypatch, capsys):
-    assert call(monkeypatch, "sft", "r.yaml", "--otu", "x") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("qwen-train: No such option: --otu (Possible options: --out, --set); `")
+def test_the_nano_chain_of_the_package():
+    """Its tables with what the chain gives each: the model that it begins with, and PPO's reward."""
+    table = read_recipe_table(Path("align-nano"))
+    assert tuple(table) == STAGES
+    begins = {name: {"model": "x", **({"reward": "r"} if name == "ppo" else {})} for name in STAGES}
+    kinds = {"sft": SFT, "pmp": Reward, "reward": Reward, "ppo": PPORecipe}
+    made = {name: checked(table[name] | begins[name], kinds[name], [], f"align-nano: {name}") for name in STAGES}
+    assert [made[name].length for name in STAGES] == [256, 320, 320, 320]
+    assert made["sft"].steps == 150 and made["reward"].optimiser.learning_rate == 3e-4
+    assert (made["ppo"].ppo.steps, made["ppo"].ppo.value.learning_rate) == (45, 5e-4)
+
+
+def test_what_the_parser_does_not_take_is_one_line():
+    done = typed("qwen-train", "sft", "r.yaml", "--otu", "x")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith(
+        "qwen-train: No such option: --otu (Possible options: --out, --set); `"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +118,7 @@ def test_what_the_parser_does_not_take_is_one_line(monkeypatch, capsys):
         ("ppo", PPORecipe, {"reward": "BASE"}, "a language model, whose head gives no rewards"),
     ],
 )
-def test_what_is_missing_is_named(stage, kind, changes, said, base, data, tmp_path, monkeypatch, capsys):
+def test_what_is_missing_is_named(stage, kind, changes, said, base, data, tmp_path):
     common = {"model": base, "length": 128}
     queries = {"queries": [data["queries"]], "reward": data["reward"], "ppo": {"max_tokens": 5}}
     common |= queries if stage == "ppo" else {"data": [data["pairs" if kind != SFT else "sft"]]}
@@ -121,6 +127,6 @@ def test_what_is_missing_is_named(stage, kind, changes, said, base, data, tmp_pa
     changes = {key: places.get(value, value) if key == "reward" else value for key, value in changes.items()}
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(common | changes))
-    assert call(monkeypatch, stage, path, "--out", tmp_path / "out") == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("qwen-train: ") and said in last
+    done = typed("qwen-train", stage, path, "--out", tmp_path / "out")
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("qwen-train: ") and said in last

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import threading
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
@@ -18,9 +18,9 @@ from qwen_model.checkpoint import load_tokenizer
 from qwen_train.alignment.conversations import parse, read_conversations
 from qwen_train.alignment.self_instruct import Pool, read_every
 from qwen_train.alignment.tool_talks import Rejected, check_calls, read_talk, schema_of, written
-from qwen_train.cli import main
 from tasks.react import first_call
 from tests.alignment.conftest import write_rows
+from tests.commands import typed
 from tests.harness.served import Served, serving
 
 SEEDS = files("qwen_train.alignment") / "tool-seeds.jsonl"
@@ -154,15 +154,10 @@ def server():
         yield served
 
 
-def self_instruct(monkeypatch, out: Path, address: str, *changes: str) -> int:
+def self_instruct(out: Path, address: str, *changes: str) -> CompletedProcess[str]:
     sets = ["model=tiny", "backend=openai", f"base_url={address}", "samples=15", "prompts=12", "rounds=9", *changes]
     options = [part for one in sets for part in ("--set", one)]
-    monkeypatch.setattr(sys, "argv", ["qwen-train", "self-instruct", "self-instruct", "--out", str(out), *options])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return typed("qwen-train", "self-instruct", "self-instruct", "--out", out, *options)
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -170,8 +165,8 @@ def rows_of(path: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("chat", ["false", "true"])
-def test_what_is_kept_is_right_and_the_rest_has_its_reason(server, tmp_path, monkeypatch, chat):
-    assert self_instruct(monkeypatch, tmp_path, server.address, f"chat={chat}") == 0
+def test_what_is_kept_is_right_and_the_rest_has_its_reason(server, tmp_path, chat):
+    assert self_instruct(tmp_path, server.address, f"chat={chat}").returncode == 0
     kept, rejected = rows_of(tmp_path / "talks.jsonl"), rows_of(tmp_path / "rejected.jsonl")
     assert len(kept) == 15 and len(kept) + len(rejected) == len(server.asked)  # nothing is lost
     assert all("fault none" in row["answer"] for row in kept)
@@ -192,19 +187,19 @@ def test_what_is_kept_is_right_and_the_rest_has_its_reason(server, tmp_path, mon
     ]
 
 
-def test_a_broken_run_ends_as_an_unbroken_one_and_more_may_be_asked(server, tmp_path, monkeypatch, capsys):
+def test_a_broken_run_ends_as_an_unbroken_one_and_more_may_be_asked(server, tmp_path):
     names = ("talks.jsonl", "rejected.jsonl", "counts.json")
-    assert self_instruct(monkeypatch, tmp_path / "whole", server.address, "samples=20") == 0
+    assert self_instruct(tmp_path / "whole", server.address, "samples=20").returncode == 0
     whole, asked = [(tmp_path / "whole" / name).read_bytes() for name in names], len(server.asked)
     server.faults = [()] * 18 + [(400, {})]  # in the second round
-    assert self_instruct(monkeypatch, tmp_path / "broken", server.address, "concurrency=1") == 2
+    assert self_instruct(tmp_path / "broken", server.address, "concurrency=1").returncode == 2
     before = len(server.asked)
-    assert self_instruct(monkeypatch, tmp_path / "broken", server.address, "concurrency=1") == 0
-    assert self_instruct(monkeypatch, tmp_path / "broken", server.address, "concurrency=1", "samples=20") == 0
+    assert self_instruct(tmp_path / "broken", server.address, "concurrency=1").returncode == 0
+    assert self_instruct(tmp_path / "broken", server.address, "concurrency=1", "samples=20").returncode == 0
     assert [(tmp_path / "broken" / name).read_bytes() for name in names] == whole
     assert len(server.asked) - before <= asked - 17  # what was written is not asked for again
-    assert self_instruct(monkeypatch, tmp_path / "broken", server.address, "similar=0.5", "concurrency=1") == 2
-    assert "begun with another recipe: similar (0.7 there, 0.5 now)" in capsys.readouterr().err
+    done = self_instruct(tmp_path / "broken", server.address, "similar=0.5", "concurrency=1")
+    assert done.returncode == 2 and "begun with another recipe: similar (0.7 there, 0.5 now)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -223,14 +218,14 @@ def test_a_broken_run_ends_as_an_unbroken_one_and_more_may_be_asked(server, tmp_
         ({"tools": [WEATHER], "question": "q", "answer": END}, "no call: it is answered without a tool"),
     ],
 )
-def test_bad_seeds_are_named(tmp_path, monkeypatch, capsys, row, said):
+def test_bad_seeds_are_named(tmp_path, row, said):
     seeds = write_rows(tmp_path / "seeds.jsonl", [row])
-    assert self_instruct(monkeypatch, tmp_path / "out", "http://localhost:1/v1", f"seeds=[{seeds}]") == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{seeds}: seeds.jsonl:1: " in last and said in last
+    done = self_instruct(tmp_path / "out", "http://localhost:1/v1", f"seeds=[{seeds}]")
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and f"{seeds}: seeds.jsonl:1: " in last and said in last
 
 
-def test_a_model_of_this_process_writes_too(tiny, tmp_path, monkeypatch):
+def test_a_model_of_this_process_writes_too(tiny, tmp_path):
     changes = (
         "backend=native",
         f"model={tiny}",
@@ -240,13 +235,13 @@ def test_a_model_of_this_process_writes_too(tiny, tmp_path, monkeypatch):
         "examples=1",
         "max_tokens=8",
     )
-    assert self_instruct(monkeypatch, tmp_path, "null", *changes) == 0
+    assert self_instruct(tmp_path, "null", *changes).returncode == 0
     assert json.loads((tmp_path / "counts.json").read_text())["accepted"] == 0
     assert len(rows_of(tmp_path / "rejected.jsonl")) == 2
 
 
-def test_a_wrong_name_leaves_no_mark(tiny, tmp_path, monkeypatch, capsys):
+def test_a_wrong_name_leaves_no_mark(tiny, tmp_path):
     changes = ("backend=native", "base_url=null", "rounds=1", "prompts=1", "examples=1", "max_tokens=2")
-    assert self_instruct(monkeypatch, tmp_path, "null", *changes, "model=no-such-model") == 2
-    assert "no-such-model" in capsys.readouterr().err.splitlines()[-1]
-    assert self_instruct(monkeypatch, tmp_path, "null", *changes, f"model={tiny}") == 0
+    done = self_instruct(tmp_path, "null", *changes, "model=no-such-model")
+    assert done.returncode == 2 and "no-such-model" in done.stderr.splitlines()[-1]
+    assert self_instruct(tmp_path, "null", *changes, f"model={tiny}").returncode == 0

@@ -12,7 +12,7 @@ from qwen_model import load_model
 from qwen_train.recipe_file import read_recipe_table
 from qwen_train.trainer.logs import read_log
 from tests.alignment.conftest import write_rows
-from tests.alignment.test_cli import call
+from tests.commands import typed
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 MODEL = {**SHAPE, "num_key_value_heads": 2, "head_dim": 16}
@@ -29,6 +29,15 @@ def shrunk(name: str, path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A base model by the package's own recipe."""
+    folder = tmp_path_factory.mktemp("base")
+    done = typed("qwen-train", "run", shrunk("nano", folder / "n.yaml"), "--corpus", CODE, "--out", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run" / "training" / "model"
+
+
 @pytest.mark.parametrize(
     ("recipe", "rows", "rate"),
     [
@@ -40,19 +49,19 @@ def shrunk(name: str, path: Path) -> Path:
         ("sft-math", [{"instruction": f"What is {n} + 1?", "input": "", "output": f"{n + 1}"} for n in range(9)], 2e-5),
     ],
 )
-def test_from_a_base_to_its_specialists(tmp_path, monkeypatch, recipe, rows, rate):
-    base = tmp_path / "base"
-    assert call(monkeypatch, "run", shrunk("nano", tmp_path / "n.yaml"), "--corpus", CODE, "--out", base) == 0
-    start = base / "training" / "model"
+def test_from_a_base_to_its_specialists(tmp_path, trained, recipe, rows, rate):
+    start = trained
     if recipe == "sft-code":  # code chat models follow the continued pretraining, math ones the base
         code = tmp_path / "code"
         recipe_file = shrunk("code-nano", tmp_path / "c.yaml")
-        assert call(monkeypatch, "run", recipe_file, "--start", start, "--corpus", CODE, "--out", code) == 0
+        assert (
+            typed("qwen-train", "run", recipe_file, "--start", start, "--corpus", CODE, "--out", code).returncode == 0
+        )
         start = code / "training" / "model"
     data = write_rows(tmp_path / "rows.jsonl", rows)
     small = ("length=256", "batch=4", "steps=2", f"model={start}", f"data=[{data}]", f"validation=[{data}]")
     options = [part for one in small for part in ("--set", one)]
-    assert call(monkeypatch, "sft", recipe, "--out", tmp_path / "chat", *options) == 0
+    assert typed("qwen-train", "sft", recipe, "--out", tmp_path / "chat", *options).returncode == 0
     assert load_model(str(tmp_path / "chat" / "model")).config.hidden_size == 32
     log = read_log(tmp_path / "chat")
     assert [row["kind"] for row in log] == ["train", "train", "validation"]

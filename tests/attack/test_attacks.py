@@ -61,6 +61,19 @@ def test_attack_works_when_its_limit_is_lifted(user, tier, name):
     assert "BREACH" in result.stdout, result
 
 
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(
+    ("memory_mb", "breach"), [(512, False), pytest.param(2048, True, marks=pytest.mark.slow)], ids=["stopped", "lifted"]
+)
+def test_memory_taken_after_a_long_wait(tier, memory_mb, breach):
+    """The longer a program runs, the more seldom it is looked at."""
+    need("self", tier)
+    source = "import time\ntime.sleep(3)\n" + ATTACKS["memory_of_many_processes"].source
+    (result,) = work_in("self", tier, [{"source": source}], cpu_seconds=10, memory_mb=memory_mb)
+    assert ("BREACH" in result.stdout) == breach, result
+    assert result.wall_seconds > 2.9 and not result.stderr
+
+
 # Each makes a plain `python file.py` exit with status 0 before the last line is reached.
 EARLY_ENDS = {
     "os_exit": "import os\nos._exit(0)",

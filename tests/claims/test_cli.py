@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,19 @@ from harness.claims.experiment import experiments
 from harness.claims.family import NANO, read_family
 from harness.claims.plan import Plan
 from harness.claims.steps import Job
+from tests.commands import harness, typed
 
-HARNESS = str(Path(sys.executable).with_name("harness"))
 ROWS = ("none", "ntk", "ntk+logn", "ntk+logn+window", "logn", "window", "ntk+logn+window=reversed")
 LENGTHS = (256, 512, 1024, 2048, 4096)
 
 
-def claims(*options: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
 
-    clean = {name: value for name, value in os.environ.items() if name != "HARNESS_DATA"}
-    done = subprocess.run(
-        [HARNESS, "claims", *options], capture_output=True, text=True, timeout=120, env=clean | environment
-    )
+
+def claims(*options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = typed("harness", "claims", *options)
     assert done.returncode == code, done.stderr
     return done
 
@@ -78,7 +77,7 @@ def verdicts(folder: Path, *options: str) -> dict[str, str]:
 
 
 def test_without_evidence_everything_is_not_run_and_the_command_is_named(tmp_path):
-    said = claims("--results", str(tmp_path / "none")).stdout
+    said = harness("claims", "--results", tmp_path / "none").stdout
     assert "0 holds, 0 fails, 0 undecided" in said
     assert f"harness claims --run --results {tmp_path / 'none'} --only windows-improve" in said
     assert "the data folder has no hh_rlhf/" in said and "tested on models of yours" in said

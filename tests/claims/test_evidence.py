@@ -92,7 +92,7 @@ def test_runs_of_a_perplexity_differ_by_their_losses(tmp_path):
     same = Same(measure="same", says="", first="a", second="b", task="long-ppl", within=0.5)
     assert evidence.effect(same, folders, None).value == pytest.approx(0.3)
     lost = Runs(measure="runs", says="", first="a", second="b", task="mmlu", below=0)
-    with pytest.raises(RunError, match="0 tasks called mmlu; it has long-ppl"):
+    with pytest.raises(RunError, match="no task called mmlu; it has long-ppl"):
         evidence.effect(lost, folders, None)
 
 

@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import t as student
 
 from harness.claims.experiment import Runs, Same, Wins
-from harness.claims.findings import Effect
+from harness.claims.findings import Effect, Finding, Outcome
 from harness.claims.verdict import T975, combined, decided, judged, overall
+from reports.ledger import markdown
 
 
 def effect(value: float, low: float, high: float, **more) -> Effect:
@@ -127,3 +128,15 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         found = combined(effects)
         held += found.low <= 0.1 <= found.high
     assert held / repeats > 0.94
+
+
+def test_reasons_in_markdown_are_no_markup():
+    outcome = Outcome(
+        says="a_b", unit="", bound="", bounds=(), effect=None, each=(), verdict="not run", why="no <b>run</b>_x_"
+    )
+    finding = Finding(
+        name="n", claim="c", question="q", section="2.3", table=None, open=False, subject="my_model", seeds=0, wanted=3,
+        outcomes=(outcome,), verdict="not run", command="harness claims",
+    )  # fmt: skip
+    text = markdown("own", [finding])
+    assert r"- a\_b: no \<b\>run\</b\>\_x\_" in text and r"### n on my\_model: not run" in text

@@ -35,6 +35,14 @@ def arrow(opener: Callable[[Any, pa.Schema], Any]) -> bytes:
     return sink.getvalue()
 
 
+def bad_text() -> bytes:
+    """A parquet file whose one text is not UTF-8, as writers that do not check leave it."""
+    text = pa.array([b"a\xff"]).view(pa.string())
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"text": text}), buffer)
+    return buffer.getvalue()
+
+
 def parquet(rows: list[dict[str, Any]]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink)
@@ -81,6 +89,13 @@ def test_every_kind_of_file_gives_the_same_rows(name: str, content: bytes) -> No
     assert read_rows(name, content) == ROWS
 
 
+def test_half_an_emoji_is_a_replacement_character() -> None:
+    content = rb'{"\ud83d": ["a\ud83d", "\ud83d\ude00", "\\ud83d", 0.1, NaN]}'
+    (row,) = read_rows("a.jsonl", content)
+    *texts, tenth, nan = row["\ufffd"]
+    assert texts == ["a\ufffd", "\U0001f600", r"\ud83d"] and tenth == 0.1 and nan != nan
+
+
 def test_csv_cells_are_text() -> None:
     assert read_rows("a.csv", b'q,a\n"one, ""two""\nthree",4\n') == [{"q": 'one, "two"\nthree', "a": "4"}]
 
@@ -91,6 +106,8 @@ def test_csv_cells_are_text() -> None:
         ("a.jsonl", b"", r"^a.jsonl: holds no rows; put"),
         ("a.csv", b"q,a\n", r"^a.csv: holds no rows; put"),
         ("a.jsonl", b'{"a": 1}\n{"a":\n', r"^a.jsonl:2: not JSON \(.*\); mend the line"),
+        ("a.jsonl", b'{"a": [{"\\udc80": 1}]}', r"^a.jsonl:1: not JSON \(.*surrogates not allowed\); mend"),
+        ("a.jsonl", b"[" * 100_000, r"^a.jsonl:1: not JSON"),
         ("a.jsonl", b"[1]\n", r"^a.jsonl:1: not a JSON object"),
         ("a.jsonl", b'{"a": "\xff"}', r"^a.jsonl: not UTF-8 text \(byte 7\); save it as UTF-8"),
         ("a.jsonl.gz", gzip.compress(JSONL, mtime=0)[:-9], r"^a.jsonl.gz: damaged gzip file \(.*\); fetch it again"),
@@ -105,6 +122,8 @@ def test_csv_cells_are_text() -> None:
             parquet([{"t": datetime.date(2024, 1, 1)}]),
             r"^a.parquet: a row holds what JSON has not \(.*date",
         ),
+        ("a.parquet", bad_text(), r"^a.parquet: text that is not UTF-8 \(b'a\\xff'\); save it as UTF-8"),
+        ("a.jsonl", b"[" * 100_000, r"^a.jsonl:1: not JSON \(.*recursion.*\); mend the line"),
         ("a.txt", b"x", r"^a.txt: not a kind of file that is read; use .jsonl,"),
     ],
 )

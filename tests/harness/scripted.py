@@ -123,3 +123,19 @@ class Dies(Guesses):
         if os.environ.get("HARNESS_TEST_DIES") == f"{os.environ.get('RANK')}:{self.judged}":
             os.kill(os.getpid(), signal.SIGKILL)
         return verdict
+
+
+class Surprises(Sums):
+    """A perplexity over samples whose ids are bare numbers; the first has none."""
+
+    name = "surprises"
+    metric = "loss"
+    measures: ClassVar = {"loss": "perplexity"}
+    decoding = None
+
+    def samples(self, load):
+        return [replace(sample, id=str(sample.fields["i"])) for sample in super().samples(load)]
+
+    async def judge(self, sample, model, sandbox):
+        (score,) = await model.score(self.prompt(sample), [" a"])
+        return Verdict(answer=None, outcome="measured", scores={"loss": -score} if sample.fields["i"] else {})

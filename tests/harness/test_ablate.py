@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from harness.ablation import cells, units
 from harness.evaluation import Settings
 from harness.long_context import parse
 from harness.records import Run
+from harness.sandbox import SandboxUnavailable
 from qwen_model import LongContext, WindowSchedule, load_model
 from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from tests.harness.sweeps import LENGTHS, SUMS, TABLE_3, TRAINED, ablate, config, frame
@@ -145,7 +147,7 @@ def test_any_task_and_setting(narrow, tmp_path):
     )  # fmt: skip
     found = frame(tmp_path / "s" / "cells.csv")
     assert list(found["cell"]) == [f"logn={s} dtype={d}" for s in ("off", "on") for d in ("float32", "bfloat16")]
-    assert set(found["n"]) == {12} and set(found["metric"]) == {"accuracy"}
+    assert set(found["n"]) == {12} and set(found["metric"]) == {"accuracy"} and set(found["kind"]) == {"share"}
     # prompts are shorter than the trained length: LogN changes nothing, to the last digit
     texts = {}
     for run in json.loads((tmp_path / "s" / "sweep.json").read_text())["runs"]:
@@ -167,6 +169,17 @@ def test_several_models_and_tasks(narrow, tiny, tmp_path):
     assert list(zip(found["model"], found["metric"], strict=True)) == [
         (str(model), metric) for model in (narrow, tiny) for metric in ("accuracy", "pass@1")
     ]
+
+
+def test_a_perplexity_of_a_task_without_lengths(narrow, tmp_path):
+    surprises = SUMS.replace(":Sums", ":Surprises")
+    done = ablate("--task", surprises, "--model", narrow, "--grid", "dtype=float32,bfloat16", "--out", tmp_path / "s")
+    single, found = frame(tmp_path / "s" / "documents.csv"), frame(tmp_path / "s" / "cells.csv").set_index("cell")
+    assert list(single["document"]) == [*range(1, 40)] * 2
+    for cell, part in single.groupby("cell"):
+        assert found.loc[cell, "n"] == 39
+        assert found.loc[cell, "value"] == pytest.approx(math.exp(part["nll"].mean()))
+    assert "loss" in done.output
 
 
 # Interruptions and failures
@@ -230,6 +243,24 @@ def test_a_cell_that_fails_is_named_and_the_rest_goes_on(narrow, documents, tmp_
         ("none", 64), ("none", 300), ("ntk+logn", 64), ("ntk", 64), ("ntk", 300),
     ]  # fmt: skip
     assert "can&#39;t allocate memory" in (tmp_path / "s" / "ablation.html").read_text()
+
+
+def test_a_cell_whose_code_nothing_isolates_fails_alone(narrow, tmp_path, monkeypatch):
+    from harness.ablation import sweep as module
+
+    execute = module.execute
+
+    def fails(prepared, path, progress):
+        if prepared.settings.long_context.logn:
+            raise SandboxUnavailable("no isolation here")
+        return execute(prepared, path, progress)
+
+    monkeypatch.setattr(module, "execute", fails)
+    done = ablate(
+        "--task", SUMS, "--model", narrow, "--grid", "logn=off,on", "--limit", 2, "--out", tmp_path / "s", code=1
+    )
+    assert "failed: logn=on: no isolation here" in done.output
+    assert list(frame(tmp_path / "s" / "cells.csv")["cell"]) == ["logn=off"]
 
 
 def test_a_mistake_in_code_is_not_a_failed_cell(narrow, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from harness.ablation import cells
 from harness.ablation.sweep_file import read_sweep_file
+from harness.records import RunError
 from tasks.api import TaskError
 from tests.harness.sweeps import LENGTHS, TABLE_3, ablate, frame
 
@@ -41,7 +42,7 @@ def test_dry_run_prints_cells_tokens_and_time(narrow, documents, tmp_path, monke
         (["--grid", "dynamic_ntk=on"], "--grid: dynamic_ntk: 'on' is not one of off, released, exact"),
         (["--grid", "seed=x"], "--grid: seed is 'x', no whole number"),
         (["--grid", "dtype=float23"], "--dtype: 'float23' is not one of"),
-        (["--grid", "temperature=0.5"], "task long-ppl generates nothing"),
+        (["--grid", "temperature=0.5"], "task long-ppl has no decoding to change"),
         (["--rows", "none,ntk+long"], r"--rows: 'long' is not one of none, ntk.*did you mean logn\?"),
         (["--rows", "none,none"], "--rows: none is named twice"),
         (["--rows", "none,ntk", "--base", "ntc"], "--base: no cell is called 'ntc'; there are none, ntk"),
@@ -62,7 +63,7 @@ def test_no_documents_and_no_memory_are_one_line_before_the_start(narrow, docume
     with pytest.raises(TaskError, match=r"empty: no document there; put \.txt files in"):
         ablate(*command, "64", "--documents", tmp_path / "empty")
     monkeypatch.setattr("harness.ablation.units.free_memory", lambda device: 1000)
-    with pytest.raises(TaskError, match=r"--lengths: 300 tokens take .* GB of keys and values"):
+    with pytest.raises(TaskError, match=r"a text of 300 tokens takes .* GB of keys .*; ask for shorter --lengths"):
         ablate(*command, "64,300", "--documents", documents)
     assert not (tmp_path / "s").exists()
 
@@ -155,3 +156,22 @@ def test_csv_reads_back_with_the_standard_library(sweep):
     with (out / "cells.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 16 and rows[0]["cell"] == "none" and rows[0]["window"] == "none"
+
+
+def test_per_cent_is_what_the_task_says_whatever_its_measure_is_called(tmp_path):
+    from reports import ablation
+
+    rows = ["a,tool selection,mean,12,93.5,90,97,1,10", "b,no loss,share,12,0.25,0.1,0.5,1,10", "c,x,mean,5,2,1,3,1,1"]
+    head = "cell,metric,kind,n,value,low,high,seconds,peak_mb"
+    (tmp_path / "cells.csv").write_text("\n".join([head, *rows]) + "\n")
+    (tmp_path / "sweep.json").write_text('{"cells": [], "runs": []}')
+    (_, _, lines), _ = ablation.tables(tmp_path)
+    assert [line[3:5] for line in lines] == [
+        ("93.500", "90.000 – 97.000"), ("25.0 %", "10.0 % – 50.0 %"), ("2.000", "–"),
+    ]  # fmt: skip
+    plot = next(plot for plot in ablation.plots_of(tmp_path) if plot.name == "cells")
+    assert ">tool selection; no loss, %; x<" in plot.svg("a")
+    old = "\n".join(row.replace(",mean", "").replace(",share", "").replace(",kind", "") for row in [head, *rows])
+    (tmp_path / "cells.csv").write_text(old + "\n")
+    with pytest.raises(RunError, match="no column `kind`"):
+        ablation.tables(tmp_path)

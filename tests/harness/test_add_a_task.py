@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from harness.records import Run
-from tests.commands import ROOT
+from tests.commands import ROOT, typed
 from tests.harness.pages import blocks
 
 PAGE = ROOT / "docs" / "add-a-task.md"
 MODEL = "smollm2-135m-instruct"
 
 
-def follow(folder: Path, model: str) -> dict[str, str]:
-    """Does what the page says; returns what each command printed."""
+def follow(folder: Path, model: str, *, here: bool = False) -> dict[str, str]:
+    """Does what the page says; returns what each command printed. `here`: what loads a model runs in this process."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -40,9 +41,11 @@ def follow(folder: Path, model: str) -> dict[str, str]:
             path.write_text(block.body, encoding="utf-8")
             continue
         for command in block.body.strip().split("\n"):
-            done = subprocess.run(
-                command.replace(MODEL, model), shell=True, cwd=folder, env=environment, capture_output=True, text=True
-            )
+            command = command.replace(MODEL, model)
+            if here and command.startswith(("harness run", "harness score")):
+                done = typed(*shlex.split(command))
+            else:
+                done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, (command, done.stderr)
             printed[command] = done.stdout
     return printed
@@ -64,8 +67,11 @@ def check(folder: Path, printed: dict[str, str]) -> None:
     assert Run(folder / "runs" / "named").results["times"].n == 3
 
 
-def test_the_page_with_a_tiny_model(tiny, tmp_path):
-    check(tmp_path, follow(tmp_path, str(tiny)))
+def test_the_page_with_a_tiny_model(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    check(tmp_path, follow(tmp_path, str(tiny), here=True))
 
 
 @pytest.mark.slow

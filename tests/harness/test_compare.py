@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +14,8 @@ from harness.pairing import compare
 from harness.records import RunError
 from reports import comparison as shown
 from reports.against import against, parse
+from tests.commands import harness, typed
 from tests.harness.made_runs import make_run, record
-
-HARNESS = str(Path(sys.executable).with_name("harness"))
 
 
 def sums(right: set[int], n: int = 20, *, first: int = 0, task: str = "sums", **changes):
@@ -114,6 +111,21 @@ def test_nothing_in_common_is_an_error(tmp_path):
         compare(one, make_run(tmp_path / "third", {"riddles": sums({1}, task="riddles")}))
 
 
+def test_a_metric_of_the_whole_run_is_named_as_the_reason(tmp_path):
+    spec = {"metric": "f1", "measures": {"f1": "mean", "acc": "share"}}
+
+    def run(name: str, **tasks):
+        alone = [record("whole", "w/0", detail={"whole": {"f1": [0, 1]}}, scores={"acc": 1.0})]
+        return make_run(tmp_path / name, {"whole": alone, **tasks}, whole=spec)
+
+    reason = "whole: its samples have no f1 of their own to be paired by"
+    with pytest.raises(RunError, match=f"{reason}; compare other") as caught:
+        compare(run("one"), run("two"))
+    assert "in common" not in str(caught.value)
+    found = compare(run("three", sums=sums({1})), run("four", sums=sums({1, 2})))
+    assert [task.task for task in found.tasks] == ["sums"] and found.notes == (f"{reason}.",)
+
+
 def test_names_are_told_apart(tmp_path):
     for parent in "xy":
         (tmp_path / parent).mkdir()
@@ -122,10 +134,6 @@ def test_names_are_told_apart(tmp_path):
 
 
 # Output
-
-
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([HARNESS, *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_every_format_has_the_same_numbers(two):
@@ -154,13 +162,19 @@ def test_the_command_prints_and_writes(two, tmp_path):
             f"sums/{i}" for i in range(10, 15)
         ]
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert harness("compare", *paths, paths[0], "--format", "csv", "--out", tmp_path / "out").returncode == 0
+    assert typed("harness", "compare", *paths, paths[0], "--format", "csv", "--out", tmp_path / "out").returncode == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
+
+
+def test_names_of_runs_are_no_markup(tmp_path):
+    runs = [make_run(tmp_path / name, {"sums": sums({1})}) for name in ("a_b_", "<i>|x")]
+    heading = shown.as_markdown([compare(*runs)]).splitlines()[0]
+    assert heading == r"## \<i\>\|x against a\_b\_"
 
 
 @pytest.mark.parametrize("name", ["md", "csv", "json"])
 def test_a_format_is_all_of_standard_output(name, two):
-    done = harness("compare", *(run.path for run in two), "--format", name)
+    done = typed("harness", "compare", *(run.path for run in two), "--format", name)
     text = {"md": shown.as_markdown, "csv": shown.as_csv, "json": shown.as_json}[name]([compare(*two)])
     assert (done.returncode, done.stdout) == (0, text)
 
@@ -172,7 +186,7 @@ def test_against_the_report(tmp_path):
     # the report's Table 2: GSM8K of Qwen 7B is 51.7; 2 of 20 right is 10
     assert [(line.task, line.theirs, line.value) for line in found] == [("sums", 51.7, 10.0)]
     assert left == ["more: Table 2 has no column of this protocol."]
-    done = harness("compare", run.path, "--against", "report:table_2:Qwen-7B")
+    done = typed("harness", "compare", run.path, "--against", "report:table_2:Qwen-7B")
     assert done.returncode == 0 and "-41.7" in done.stdout and "Not paired" in done.stdout
 
 
@@ -191,6 +205,6 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(mistake, two):
     arguments, message = MISTAKES[mistake]
-    done = harness("compare", *arguments(*(run.path for run in two)))
+    done = typed("harness", "compare", *arguments(*(run.path for run in two)))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert message in done.stderr

@@ -205,6 +205,20 @@ def test_a_token_at_the_end_of_a_block_goes_on_in_the_next():
         assert len(scan(index, ((1, piece) for piece in pieces([text[:cut], text[cut:]], 13)))[0].grams) == 48
 
 
+@pytest.mark.parametrize("filling", ["x", "-", "x" * 300 + " "])
+def test_text_without_separators_is_not_hashed_again_and_again(monkeypatch, filling):
+    hashed = []
+    words = contamination.words
+    monkeypatch.setattr(contamination, "CARRIED", 400)
+    monkeypatch.setattr(contamination, "words", lambda text: (hashed.append(len(text)), words(text))[1])
+    first, second, third = (" ".join(sentence(seed, 14)) for seed in (1, 2, 3))
+    text = f"{first} {filling * (6000 // len(filling))} {second} {third[:40]}"
+    cut = list(pieces([text[place : place + 100] for place in range(0, len(text), 100)], 13))
+    assert max(hashed) <= 500
+    found = scan(Index([first, second, third]), ((1, piece) for piece in cut))
+    assert {item: len(one.grams) for item, one in found.items()} == {0: 2, 1: 2}
+
+
 def test_speed():
     """Tens of MB a second of processor time; printed with `-s`."""
     draw = random.Random(0)

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from harness.evaluation import Settings, prepare
-from tests.harness.test_cli import HARNESS, SUMS, harness
+from harness.registry import task_class
+from tests.commands import HARNESS, harness, typed
+from tests.harness.test_cli import SUMS
 
 TOOLS = SUMS.replace(":Sums", ":Tools")
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "bench"
 
 
-def lines(*arguments: object, **settings) -> list[dict]:
-    done = harness("tasks", "--dump", *arguments, **settings)
+def lines(*arguments: object) -> list[dict]:
+    done = typed("harness", "tasks", "--dump", *arguments)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -50,14 +52,16 @@ def test_description(questions):
 
 def test_description_of_measures_and_of_a_task_of_ones_own(tmp_path):
     (tmp_path / "sums.jsonl").write_text("{}\n")
-    done = harness("tasks", "--describe", TOOLS, "--data-dir", tmp_path)
+    done = typed("harness", "tasks", "--describe", TOOLS, "--data-dir", tmp_path)
     assert "metric: rouge, mean over groups" in done.stdout
     assert "measures: rouge (mean), called (share), loss (perplexity)" in done.stdout
     assert "sets: first (1 groups)" in done.stdout and "items: 40 in 2 groups" in done.stdout
 
 
-def test_description_fetches_nothing(tmp_path):
-    done = harness("tasks", "--describe", "gsm8k", env={"HARNESS_CACHE": str(tmp_path / "cache"), "HARNESS_DATA": ""})
+def test_description_fetches_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    done = typed("harness", "tasks", "--describe", "gsm8k")
     assert done.returncode == 0, done.stderr
     assert "items: not here yet (GSM8K test); `harness tasks --dump gsm8k` fetches them" in done.stdout
     assert "takes: --shots-file" in done.stdout and not (tmp_path / "cache" / "data").exists()
@@ -83,6 +87,17 @@ def test_dump_selects_as_a_run_does(tiny):
     assert [row["id"] for row in rows] == [sample.id for sample in prepared.samples["sums"]]
 
 
+def test_tasks_that_count_tokens_are_fitted_to_the_model(tiny):
+    prepared = prepare(Settings(tasks=("retrieval",), model=str(tiny), lengths=(900,), limit=2))
+    rows = lines("retrieval", "--lengths", 900, "--limit", 2, "--model", tiny)
+    (task,) = prepared.tasks
+    assert [row["prompt"] for row in rows] == [task.prompt(sample) for sample in prepared.samples["retrieval"]]
+    said = "the task counts tokens by the model's tokenizer; give --model"
+    done = harness("tasks", "--dump", "retrieval")
+    assert (done.returncode, done.stderr) == (2, f"harness: {said}\n")
+    assert f"items: {said}" in harness("tasks", "--describe", "retrieval").stdout
+
+
 def test_a_reader_that_stops_reading_is_no_error():
     if not SHARED.is_dir():
         pytest.skip("the real data is not beside this checkout: shared/bench")
@@ -105,7 +120,7 @@ def test_a_reader_that_stops_reading_is_no_error():
     ],
 )
 def test_mistakes_are_one_line(arguments, said):
-    done = harness("tasks", *arguments)
+    done = typed("harness", "tasks", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert said in done.stderr
 
@@ -125,9 +140,19 @@ def test_a_class_that_is_not_whole_is_told_so(tmp_path, body, said):
         "    def samples(self, load):\n        return []\n    def prompt(self, sample):\n        return ''\n"
         "    async def judge(self, sample, model, sandbox):\n        pass\n"
     )
-    done = harness("tasks", "--dump", f"{tmp_path / 'mine.py'}:Mine")
+    done = typed("harness", "tasks", "--dump", f"{tmp_path / 'mine.py'}:Mine")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert (said or "no sample of mine is left") in done.stderr
+
+
+def test_a_task_file_may_hold_dataclasses_with_postponed_annotations(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from tests.harness.scripted import Sums\n"
+        "@dataclass\nclass Item:\n    kinds: ClassVar[str]\n    text: str\n"
+        "class Mine(Sums):\n    name = Item('mine').text\n"
+    )
+    assert task_class(f"{tmp_path / 'mine.py'}:Mine").name == "mine"
 
 
 def test_nothing_heavy_is_imported(questions):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from harness.frames import NOTHING, TEXTS, frame, write
-from harness.records import RunError
+from harness.records import RunError, write_atomic
 from tests.harness.made_runs import make_run, record
 
 NASTY = ["", "NA", "null", "4", "1e5", '"', "a,b", "line\nand\r\nline\rend", " blank ", "é漢\u2028x", "True", "\t'"]
@@ -106,3 +106,11 @@ def test_a_table_replaces_a_file_and_nothing_else(tmp_path):
     with pytest.raises(RunError, match="pipe: is there, and is no file"):
         write(run, tmp_path / "pipe", "csv")
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_what_could_not_be_written_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "new \ud83d")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.json", "old")]

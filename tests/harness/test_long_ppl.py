@@ -212,7 +212,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tiny, documents, arguments, messa
 
 def test_memory_that_is_not_there_is_one_line(tiny, documents, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.rolling.free_memory", lambda device: 1000)
-    with pytest.raises(TaskError, match=r"--lengths: 1100 tokens take .* GB of keys and values"):
+    with pytest.raises(TaskError, match=r"a text of 1,100 tokens takes .* GB of keys .* for tasks that take it"):
         evaluate(["long-ppl"], str(tiny), documents=documents, lengths=(1100,), out=tmp_path / "run")
 
 

@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import evaluate, openai_client
 from harness.evaluation import Settings, prepare
@@ -218,3 +219,18 @@ def test_another_tokenizer_is_another_run(tiny, server):
     with_it = prepare(replace(base, tokenizer=str(tiny)))
     assert prepare(base).default_folder != with_it.default_folder
     assert with_it.default_folder.parent == Path("runs")
+
+
+@pytest.mark.parametrize("value", [float("-inf"), float("nan")])
+def test_log_probabilities_that_are_no_numbers_are_one_line(tiny, tmp_path, server, monkeypatch, value):
+    true = server.logprobs
+    monkeypatch.setattr(server, "logprobs", lambda ids: torch.full_like(true(ids), value))
+    with pytest.raises(ModelError, match=f"a log-probability of {value}.*; use --dtype bfloat16 or float32") as caught:
+        ask(server, TOOLS, tmp_path / "run", tokenizer=str(tiny), limit=3)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_an_emoji_of_a_server_is_kept_as_a_replacement_character(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(server, "write", lambda ids, body: ("a \ud83d", "stop", None, 1))
+    run = ask(server, GUESSES, tmp_path / "run", limit=2)
+    assert [row["response"] for row in rows(run, "guesses")] == ["a \ufffd"] * 2

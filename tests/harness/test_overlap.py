@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,10 @@ import pytest
 from harness import corpus, overlap
 from harness.corpus import Tally, documents, parts
 from tasks.api import TaskError
+from tests.commands import harness, typed
 from tests.harness.worded import Worded
 
 TASK = str(Path(__file__).parent / "worded.py") + ":Worded"
-HARNESS = [str(Path(sys.executable).with_name("harness")), "contamination", "--task", TASK]
 QUESTIONS = [sample.fields["question"] for sample in Worded().samples(None)]
 ROWS = [{"id": f"d{i}", "text": f"Zeile {i} …", "n": i} for i in range(40)]
 
@@ -92,6 +90,16 @@ def test_bad_lines_are_counted_and_named_and_the_others_read(tmp_path):
     assert all(why in said for why, (_, said) in zip(whys, tally.named, strict=True))
 
 
+def test_rows_of_parquet_that_are_not_utf8_are_counted(tmp_path):
+    import pyarrow.parquet
+
+    texts = pyarrow.array([b"a", b"\xff", b"b"]).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "rows.parquet")
+    found, tally = read(tmp_path)
+    assert [text for _, text in found] == ["a", "b"]
+    assert (tally.lines, tally.bad, tally.named) == (3, 1, [(2, "text that is not UTF-8")])
+
+
 def test_damaged_files_are_read_as_far_as_they_go(tmp_path):
     whole = gzip.compress(lines(ROWS * 50))
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
@@ -164,14 +172,11 @@ def test_the_number_of_processes_changes_nothing(tmp_path, monkeypatch):
     assert rows["worded/0"]["matched"] == QUESTIONS[0].upper()
 
 
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*HARNESS, *map(str, arguments)], capture_output=True, text=True)
-
-
 def test_a_search_prints_its_counts_and_writes_a_page(tmp_path):
     big_corpus(tmp_path / "texts")
     (tmp_path / "texts" / "d.jsonl").write_bytes(lines([{"text": f"<script>x</script> {QUESTIONS[4]} <b>"}]))
-    done = harness("--corpus", tmp_path / "texts", "--fields", "question", "--out", tmp_path / "out")
+    arguments = ("--corpus", tmp_path / "texts", "--fields", "question", "--out", tmp_path / "out")
+    done = harness("contamination", "--task", TASK, *arguments)
     assert done.returncode == 0, done.stderr
     row = next(line for line in done.stdout.splitlines() if "worded" in line).split()
     assert row == ["worded", "7", "1", "4", "66.67", "3", "50.00"]
@@ -198,7 +203,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, tmp_path):
     arguments, message = MISTAKES[mistake]
     if "folder" not in mistake:
         (tmp_path / "a.jsonl").write_bytes(lines(ROWS))
-    done = harness(*arguments(tmp_path), "--out", tmp_path / "out")
+    done = typed("harness", "contamination", "--task", TASK, *arguments(tmp_path), "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr
     lines_said = [line for line in done.stderr.splitlines() if not line.startswith("scanning")]
     assert len(lines_said) == 1 and message in lines_said[0]

@@ -1,7 +1,8 @@
 """Commands of the documentation, word for word, run on a tiny model: what they promise to write is there.
 
-Names that a page leaves to its reader (`path/to/checkpoint`, `FOLDER`, `runs/mine`) are made beforehand. Whether all
-other commands are taken by their programs is test_pages.py's affair; docs/add-a-task.md is run whole.
+Its Python is run too. Names that a page leaves to its reader (`path/to/checkpoint`, `FOLDER`, `runs/mine`) are made
+beforehand. Whether all other commands are taken by their programs is test_pages.py's affair; docs/add-a-task.md is run
+whole.
 """
 
 from __future__ import annotations
@@ -9,15 +10,24 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
+import pandas
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import harness.cli
 import qwen_train.cli
-from tests.harness.pages import PAGES, Command, commands
+from harness import evaluate
+from harness.sandbox import SandboxUnavailable
+from qwen_model.catalogue import CATALOGUE
+from qwen_model.download import DownloadError
+from tests.commands import typed
+from tests.conftest import make_checkpoint
+from tests.harness.pages import PAGES, Command, blocks, commands
 
 ON_PAGES = {command.text for page in PAGES for command in commands(page)}
 APPS = {"harness": harness.cli.app, "qwen-train": qwen_train.cli.app}
@@ -168,3 +178,31 @@ def test_texts_to_a_vocabulary(desk):
 def test_only_what_stands_on_a_page_is_run():
     with pytest.raises(AssertionError, match="on no page"):
         follow(("harness run --task mmlu --model M --limit 41", None))
+
+
+PYTHON = [page for page in PAGES if any(block.kind == "python" for block in blocks(page))]
+NOT_ALONE = ("add-a-task.md", "lm-eval.md", "training-data.md")
+"""Run word for word by test_add_a_task.py; wants the hub's data; wants a cluster."""
+
+
+@pytest.mark.parametrize("page", [page for page in PYTHON if page.name not in NOT_ALONE], ids=lambda page: page.name)
+def test_python_of_the_pages(page, desk):
+    """The blocks of a page one after the other, with a tiny model in the place of those that would be fetched. It has a
+    key for each query, so that the first Qwen's layout can hold it."""
+    make_checkpoint(desk / "model", num_key_value_heads=6)
+    if page.name in ("reports.md", "runs.md"):
+        evaluate(["mmlu"], "model", out=Path("runs/mine"))
+        done = typed("harness", "export", "runs/mine", "--format", "csv", "--out", "samples.csv")
+        assert done.returncode == 0, done.stderr
+    names = {"pandas": pandas, "input_ids": torch.arange(40)[None]}
+    try:
+        for block in blocks(page):
+            if block.kind == "python":
+                code = re.sub("|".join(CATALOGUE), "model", block.body)
+                exec(compile(code, str(page), "exec"), names)
+    except (DownloadError, SandboxUnavailable) as error:
+        pytest.skip(str(error))
+    if page.name == "security.md":
+        assert (names["result"].outcome, names["result"].stdout, names["result"].stderr) == ("ok", "42\n", "")
+    if page.name == "tokenizer.md":
+        assert names["qwen"].encode("Observation:") == [37763, 367, 25]

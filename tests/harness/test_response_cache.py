@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 from harness import evaluate, response_cache
 from harness.records import Run, RunError
 from harness.response_cache import ResponseCache
+from tests.commands import harness
 from tests.conftest import make_checkpoint
-from tests.harness.test_cli import harness
 from tests.harness.test_run import SUMS, assert_same, rows
 
 SCRIPTED = str(Path(__file__).parent / "scripted.py")
@@ -55,6 +56,15 @@ def test_long_texts(tiny, tmp_path):
     for one, two in zip(rows(first, "long-ppl"), rows(again, "long-ppl"), strict=True):
         assert (one["asked"], one["scores"]) == (two["asked"], two["scores"])
     assert spent(again) == 0
+
+
+def test_in_a_notebook_where_a_loop_runs_already(tiny, tmp_path):
+    async def cell(name: str) -> Run:
+        return evaluate([GUESSES], str(tiny), limit=3, out=tmp_path / name, cache=tmp_path / "cache")
+
+    first, again = (asyncio.run(cell(name)) for name in ("first", "again"))
+    assert rows(again, "guesses") == rows(first, "guesses")
+    assert (first.environment["replies_from_cache"], again.environment["replies_from_cache"]) == (0, 3)
 
 
 def test_two_models_never_mix(tmp_path):

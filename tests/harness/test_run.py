@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import signal
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import evaluate
-from harness.engine import Engine
+from harness.backends import set_threads
+from harness.encoding import Encoding
 from harness.evaluation import Progress, Settings, execute, prepare
-from harness.records import Run, RunError
-from harness.registry import task_class
-from qwen_model import load_model
-from qwen_model.checkpoint import find_checkpoint, load_tokenizer
+from harness.ranks import ALONE, Ranks
+from harness.records import Run, RunError, folder_name
+from harness.token_backend import TokenBackend
+from qwen_model.checkpoint import load_tokenizer
+from qwen_model.scoring import Continuation, Scored
 from tasks.api import TaskError
 from tests.conftest import make_checkpoint
 
@@ -60,8 +64,6 @@ def test_in_a_notebook_where_a_loop_runs_already(tiny, tmp_path, whole):
     async def cell() -> Run:
         return evaluate([SUMS], str(tiny), limit=4, out=tmp_path / "run")
 
-    import asyncio
-
     ids = {row["id"] for row in rows(asyncio.run(cell()))}
     assert len(ids) == 4 and ids <= {row["id"] for row in rows(whole)}
 
@@ -73,35 +75,69 @@ def test_a_finished_run_is_read_without_a_trace(whole):
     assert not [name for name in before if name.endswith(("-wal", "-shm"))]
 
 
-@pytest.mark.parametrize(("batch_tokens", "slots"), [(1, 1), (40, 3), (4096, 64)])
-def test_batching_changes_nothing(tiny, whole, batch_tokens, slots):
-    import asyncio
+def test_showing_a_finished_run_leaves_it_as_it_was(tiny, tmp_path):
+    run = evaluate([SUMS], str(tiny), limit=3, out=tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    again = evaluate([SUMS], str(tiny), limit=3, out=tmp_path / "run")
+    again.samples("sums")
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()}.keys() == before.keys()
+    # bytes 18 and 19 of SQLite's file format: 1 is a rollback journal, 2 is WAL
+    assert (run.path / "samples.sqlite").read_bytes()[18:20] == before["samples.sqlite"][18:20] == b"\x01\x01"
 
-    checkpoint = find_checkpoint(str(tiny))
-    task = task_class(SUMS)()
-    engine = Engine(
-        load_model(checkpoint),
-        load_tokenizer(checkpoint),
-        batch_tokens=batch_tokens,
-        slots=slots,
-        runners=1,
-        seed=1234,
-        unsafe=False,
-    )
-    judged = {}
-    asyncio.run(
-        engine.run([(task, s) for s in reversed(task.samples(None))], lambda j: judged.update({j.sample.id: j}))
-    )
-    for row in rows(whole):
-        mine = judged[row["id"]]
-        assert (mine.response, mine.verdict.answer) == (row["response"], row["answer"])
-        if row["choice_logprobs"]:
-            assert mine.verdict.choice_logprobs == pytest.approx(row["choice_logprobs"], abs=1e-4)
+
+def test_folders_of_any_name_are_read(tiny, tmp_path):
+    for name in ("try#2", "what?mode=rw", "50%25 off"):
+        assert len(rows(evaluate([SUMS], str(tiny), limit=2, out=tmp_path / name))) == 2
+
+
+def test_samples_that_cannot_be_opened_are_not_to_be_deleted(tiny, tmp_path):
+    run = evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
+    (run.path / "samples.sqlite").unlink()
+    (run.path / "samples.sqlite").mkdir()
+    with pytest.raises(RunError, match=r"samples\.sqlite: cannot be read \(") as caught:
+        run.samples("sums")
+    assert "delete" not in str(caught.value)
+
+
+def test_nothing_before_a_text_is_the_begin_token(tiny):
+    encoding = Encoding(load_tokenizer(tiny), 64)
+    [alone] = encoding.continuations(encoding.prompt(""), ["a b"], None)
+    assert alone == encoding.pair("", "a b")[0] and alone.context == (2,)
+
+
+def test_no_token_to_score_is_certain_where_whole_sequences_are_read():
+    class Reads:
+        async def read(self, ids):
+            return [Scored(-1.0, greedy=False)] * (len(ids) - 1)
+
+    items = [Continuation((1, 2, 3), ()), Continuation((1,), (2, 3))]
+    found = asyncio.run(TokenBackend._scored(Reads(), items))
+    assert found == [Scored(0.0, greedy=True), Scored(-2.0, greedy=False)]
 
 
 def test_hf_backend_gives_the_same(tiny, whole, tmp_path):
     other = evaluate([SUMS], str(tiny), out=tmp_path / "hf", backend="hf")
     assert_same(rows(other), rows(whole))
+
+
+@pytest.mark.parametrize(
+    ("said", "local_size", "left_alone"),
+    [(None, 1, False), (None, 2, False), ("1", 1, True), ("3", 1, True), ("3", 2, True), ("1", 2, False)],
+)
+def test_threads_are_all_processors_or_what_the_user_has_set(monkeypatch, said, local_size, left_alone):
+    """torchrun sets 1 for several ranks by itself."""
+    alone = Ranks(ALONE | {"WORLD_SIZE": str(local_size), "LOCAL_WORLD_SIZE": str(local_size)})
+    monkeypatch.setattr("harness.backends.ranks", lambda: alone)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(7)
+        set_threads()
+        assert torch.get_num_threads() == (7 if left_alone else max(1, len(os.sched_getaffinity(0)) // local_size))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_limit_is_a_part_of_the_whole(tiny, whole, tmp_path):
@@ -140,21 +176,47 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(tiny, whole, tmp_path):
     assert_same(rows(again), rows(whole))
 
 
+FORKING = """
+import os, random, signal, sys, time
+from pathlib import Path
+from harness.evaluation import Progress, Settings, execute, prepare
+from harness.records import Run
+import harness.engine, harness.sandbox, qwen_model.decoder, torch
+task, model, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+torch.set_num_threads(1)
+
+def child(folder):
+    pid = os.fork()
+    if not pid:
+        execute(prepare(Settings(tasks=(task,), model=model)), folder, Progress())
+        os._exit(0)
+    return pid
+"""
+"""A process that has loaded everything and forks runs."""
+KILLER = """
+def judged(folder):
+    return sum(1 for _ in Run(folder).records("sums")) if (folder / "spec.json").exists() else 0
+
+seen = 0
+for wanted in (1, 5, 12):
+    pid = child(out)
+    while seen < wanted:
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the run has ended too soon"
+        seen = judged(out)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert seen <= judged(out) < 40
+    seen = judged(out)
+assert os.waitpid(child(out), 0)[1] == 0
+"""
+
+
 def test_kill_9_loses_nothing_that_was_judged(tiny, whole, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-c", "import sys; from harness.cli import main; main()", "run"]
-    command += ["--task", SUMS, "--model", str(tiny), "--out", str(out)]
-    seen = 0
-    for wanted in (1, 5, 12):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and seen < wanted:
-            seen = len(Run(out).samples("sums")) if (out / "spec.json").exists() else 0
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        after = len(Run(out).samples("sums"))
-        assert after >= seen
-        seen = after
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING + KILLER, SUMS, str(tiny), str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
     assert (out / "results.json").read_bytes() == (whole.path / "results.json").read_bytes()
 
 
@@ -184,27 +246,6 @@ def test_a_folder_of_another_version_is_refused(tiny, tmp_path):
     (tmp_path / "run" / "spec.json").write_text(json.dumps(spec | {"format": 0}))
     with pytest.raises(RunError, match="format 0, this version reads 2"):
         evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
-
-
-def test_a_full_disk_keeps_what_was_judged(tiny, tmp_path, monkeypatch):
-    """A database that may not grow further is what a full disk is to SQLite."""
-    import sqlite3
-
-    connect = sqlite3.connect
-
-    def small(path, **options):
-        database = connect(path, **options)
-        database.execute("PRAGMA max_page_count = 4")
-        return database
-
-    prepared = prepare(Settings(tasks=(SUMS,), model=str(tiny)))
-    monkeypatch.setattr("harness.store.sqlite3.connect", small)
-    with pytest.raises(RunError, match="full"):
-        execute(prepared, tmp_path / "run", Progress())
-    monkeypatch.undo()
-    kept = len(Run(tmp_path / "run").samples("sums"))
-    assert 0 < kept < 40
-    assert len(execute(prepared, tmp_path / "run", Progress()).samples("sums")) == 40
 
 
 def test_damaged_files_of_a_run_are_named(tiny, tmp_path):
@@ -253,6 +294,17 @@ def test_the_spec_tells_settings_apart(tiny):
     assert len({prepared.default_folder for prepared in specs}) == len(specs)
 
 
+def test_a_class_that_keeps_another_tasks_name_is_refused(tiny, tmp_path):
+    (tmp_path / "mine.py").write_text("from tests.harness.scripted import Sums\nclass Mine(Sums):\n    pass\n")
+    with pytest.raises(TaskError, match="--task: sums is named twice; name it once, or give"):
+        prepare(Settings(tasks=(SUMS, f"{tmp_path / 'mine.py'}:Mine"), model=str(tiny)))
+
+
+def test_a_slash_makes_no_folder():
+    assert folder_name("tiny", "1a2b") == "tiny-1a2b"
+    assert folder_name("ablate", "lm-eval/piqa", "Qwen/Qwen2", "1a2b") == "ablate-lm-eval--piqa-Qwen--Qwen2-1a2b"
+
+
 GUESSES = SUMS.replace(":Sums", ":Guesses")
 
 
@@ -274,6 +326,7 @@ def test_several_answers_to_each_problem(tiny, tmp_path):
         (GUESSES, {"temperature": -1.0}, "--temperature: -1.0"),
         (GUESSES, {"top_p": 0.0}, "--top-p: 0.0"),
         (SUMS, {"draws": 2, "temperature": 1.0}, "--samples: task sums is not measured by pass@k"),
+        (SUMS.replace(":Sums", ":Likely"), {"top_p": 0.5}, "task likely has no decoding to change; leave them out"),
     ],
 )
 def test_senseless_sampling_is_refused(tiny, task, settings, said):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from harness import evaluate
+from harness.completions import read_completions
 from harness.evaluation import Progress, Settings, execute, prepare
 from harness.records import Run, RunError
 from harness.scoring import Selection, score_completions, score_run
 from tasks.api import Options, TaskError
-from tests.harness.test_cli import harness
+from tests.commands import harness, typed
 from tests.tasks.scripted import humaneval_rows, real_sandbox
 
 SCRIPTED = str(Path(__file__).parent / "scripted.py")
@@ -146,6 +148,34 @@ def test_folders_that_are_not_overwritten(whole, tmp_path):
         score(whole.path)
 
 
+def test_the_folder_that_one_is_in(tiny, tmp_path, monkeypatch):
+    evaluate([SUMS], str(tiny), limit=2, out=tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    assert score(Path(), SUMS).path == tmp_path / "run-scored"
+
+
+@pytest.mark.parametrize("task", ["retrieval", "long-ppl"])
+def test_samples_that_were_fitted_to_the_model_are_fitted_again_without_it(task, tiny, tmp_path):
+    model, texts = tmp_path / "model", tmp_path / "texts"
+    shutil.copytree(tiny, model)
+    texts.mkdir()
+    for name, words in (("long", 400), ("short", 3)):
+        (texts / f"{name}.txt").write_text("word " * words)
+    asked = {"lengths": (900,), "filter": {"document": "3"}} if task == "retrieval" else {"lengths": (64, 128)}
+    given = {} if task == "retrieval" else {"documents": texts}
+    run = evaluate([task], str(model), out=tmp_path / "run", **asked, **given)
+    shutil.rmtree(model)
+    again = score_run(run.path, out=None, options=Options(**given), progress=Progress())
+    assert again.results == run.results
+    assert {name: value for name, value in again.spec.items() if name != "scored"} == run.spec
+    twice = score_run(again.path, out=None, options=Options(**given), progress=Progress())
+    assert twice.results == run.results
+    if given:
+        (texts / "long.txt").write_text("other words " * 400)
+        with pytest.raises(TaskError, match="a task now counts another text"):
+            score_run(run.path, out=None, options=Options(**given), progress=Progress())
+
+
 # --- completions ------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +202,18 @@ def test_completions_are_judged_as_replies(tmp_path):
     assert run.spec["model"]["name"] == "mine.jsonl" and len(run.spec["model"]["fingerprint"]) == 64
     again = score(run.path, GUESSES)
     assert again.results == run.results and rows(again, "guesses") == rows(run, "guesses")
+
+
+def test_line_ends_of_another_system_are_read_as_models_write_them(tmp_path):
+    path = write(tmp_path / "mine.jsonl", [("sums/0", "```python\r\nx\r\n```"), ("sums/1", "a\rb")])
+    assert [text for _, _, text in read_completions(path).lines] == ["```python\nx\n```", "a\rb"]
+
+
+def test_half_an_emoji_is_a_replacement_character(tmp_path):
+    texts = ["a \ud83d", "\ude00\ud83d", "\ud83d\ude00", r"\ud83d"] + ["a"] * 36
+    run = completed(GUESSES, write(tmp_path / "mine.jsonl", every(texts)), tmp_path / "out")
+    found = [record.response for record in run.records("guesses")][:4]
+    assert found == ["a \ufffd", "\ufffd\ufffd", "\U0001f600", r"\ud83d"]
 
 
 def test_several_completions_are_pass_at_k(tmp_path):
@@ -207,7 +249,7 @@ def bad(tmp_path: Path, content: str | bytes) -> Path:
 
 ROW = '{"id": "sums/0", "text": "x"}\n'
 MISTAKES = {
-    "no such file": (None, "--completions", "No such file"),
+    "no such file": (None, "nowhere.jsonl: No such file"),
     "empty": ("\n\n", "holds no completions"),
     "no JSON": (ROW + "{", "bad.jsonl:2: not JSON"),
     "a list": ("[1]", "bad.jsonl:1: not a JSON object"),
@@ -231,7 +273,7 @@ def test_bad_files_are_one_line(mistake, tmp_path):
 
 
 def test_tasks_that_a_file_of_texts_cannot_answer(tmp_path):
-    with pytest.raises(TaskError, match="task mmlu compares log-probabilities"):
+    with pytest.raises(TaskError, match="task mmlu has no decoding: it compares log-probabilities, or asks as lm-eval"):
         completed("mmlu", bad(tmp_path, ROW), tmp_path / "out")
     with pytest.raises(TaskError, match=r"sample sums/0: the task asks for a second reply"):
         completed(SUMS, write(tmp_path / "mine.jsonl", [("sums/0", "x")]), tmp_path / "out", partial=True)
@@ -251,12 +293,13 @@ def test_code_is_run_in_the_sandbox_again(tmp_path):
     assert again.results == run.results and again.environment["sandbox"]["tier"] != "none"
 
 
-def test_the_command_line(tmp_path, whole):
+def test_the_command_line(tmp_path, whole, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     done = harness("score", whole.path, "--task", f"{SUMS},{TOOLS}", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert "Judged from the replies of an earlier run; no model was asked." in " ".join(done.stdout.split())
     file = write(tmp_path / "mine.jsonl", every(["c"] * 40))
-    done = harness("score", "--task", GUESSES, "--completions", file, "--limit", 4, cwd=tmp_path)
+    done = typed("harness", "score", "--task", GUESSES, "--completions", file, "--limit", 4)
     assert done.returncode == 0, done.stderr
     assert "100.0 %" in done.stdout and list((tmp_path / "runs").glob("mine-guesses-*/report.html"))
     for arguments, said in (
@@ -266,7 +309,7 @@ def test_the_command_line(tmp_path, whole):
         (("--completions", file), "wants --task T"),
         (("--task", GUESSES, "--completions", bad(tmp_path, "")), "holds no completions"),
     ):
-        done = harness("score", *arguments, cwd=tmp_path)
+        done = typed("harness", "score", *arguments)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert said in done.stderr
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -13,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness.tokenizer_report import ORDER, QUIET_BYTES, Codec, Text, codecs, measure, notes, tables, texts, write
-from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
 from reports.tokenizer_plot import write_plots
 from tasks.api import TaskError
+from tests.commands import harness, typed
 from tests.conftest import make_checkpoint
-
-HARNESS = str(Path(sys.executable).with_name("harness"))
 
 BYTES = Codec("bytes", "one per byte", lambda text: list(text.encode()), lambda ids: bytes(ids).decode())
 LETTERS = Codec("letters", "one per letter", lambda text: list(map(ord, text)), lambda ids: "".join(map(chr, ids)))
@@ -74,7 +71,7 @@ def test_files_hold_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_an_unknown_baseline_is_named() -> None:
-    with pytest.raises(ModelError, match="--baseline xlm-r: not among the tokenizers bytes, letters; add it"):
+    with pytest.raises(TaskError, match="--baseline xlm-r: not among the tokenizers bytes, letters; add it"):
         measure(TWO, FAKES[:2], "xlm-r")
 
 
@@ -129,7 +126,7 @@ def test_a_folder_of_texts(tmp_path: Path) -> None:
 def test_bad_texts_are_named(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises((ModelError, TaskError), match=re.escape(message)):
+    with pytest.raises(TaskError, match=re.escape(message)):
         texts(tmp_path)
 
 
@@ -181,9 +178,7 @@ def test_the_command(real: dict[str, Codec], tmp_path: Path) -> None:
     (tmp_path / "texts" / "zh.txt").write_text("深度学习", encoding="utf-8")
     (tmp_path / "texts" / "code.txt").write_text("x = 1", encoding="utf-8")
     arguments = ("--texts", "texts", "--tokenizer", folder, "--baseline", "tiny", "--out", "out")
-    done = subprocess.run(
-        [HARNESS, "tokenizer-report", *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = harness("tokenizer-report", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "tokens relative to tiny's" in done.stdout and f"tiny: of {folder}" in done.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -204,8 +199,9 @@ def test_the_command(real: dict[str, Codec], tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(
-    real: dict[str, Codec], tmp_path: Path, arguments: tuple[str, ...], message: str
+    real: dict[str, Codec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = subprocess.run([HARNESS, "tokenizer-report", *arguments], capture_output=True, text=True, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = typed("harness", "tokenizer-report", *arguments)
     assert done.returncode == 2 and done.stdout == "" and message in done.stderr
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())

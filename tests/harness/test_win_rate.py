@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from harness import win_rate
 from harness.win_rate import AVERAGE, Pair, export_for_people, most, people, read_answers, shares
 from tasks.api import TaskError
-from tests.harness.test_cli import harness
+from tests.commands import harness, typed
 
 PAIRS = [Pair(f"q{n}", "math" if n % 2 else "coding", f"question {n}", f"=ours {n}", f"theirs {n}") for n in range(20)]
 
@@ -113,7 +113,7 @@ def test_verdicts_on_other_answers_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"id": "a"}', "row 1 has no text as 'text'"),
+        ('{"id": "a"}', "a.jsonl:1: field 'text' is missing"),
         ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}', "id 'a' is there twice"),
         ("nonsense", "not JSON"),
     ],
@@ -142,7 +142,7 @@ def test_by_people_from_the_command_line(folder):
     said = filled(
         table, lambda row: "tie" if row["category"] == "math" else "first" if "ours" in row["first"] else "second"
     )
-    done = harness("win-rate", *answers, "--verdicts", said, "--out", folder / "out")
+    done = typed("harness", "win-rate", *answers, "--verdicts", said, "--out", folder / "out")
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "out" / "win_rate.json").read_text())
     assert result["opponent"] == "gpt" and result["votes"] == 20
@@ -153,20 +153,36 @@ def test_by_people_from_the_command_line(folder):
 
 
 def test_a_run_and_a_judge_from_the_command_line(folder, tiny):
-    done = harness(
-        "run", "--task", "win-rate", "--model", tiny, "--limit", "2", "--data-dir", folder, "--out", folder / "r"
+    done = typed(
+        "harness",
+        "run",
+        "--task",
+        "win-rate",
+        "--model",
+        tiny,
+        "--limit",
+        "2",
+        "--data-dir",
+        folder,
+        "--out",
+        folder / "r",
     )
     assert done.returncode == 0, done.stderr
     answers = ("--answers", folder / "r", "--opponent", folder / "theirs.jsonl", "--data-dir", folder)
-    done = harness("win-rate", *answers, "--judge", tiny, "--out", folder / "out")
+    done = typed("harness", "win-rate", *answers, "--judge", tiny, "--out", folder / "out")
     # a random model gives no verdict that can be read; its run is kept
     assert done.returncode == 2 and "Traceback" not in done.stderr and len(done.stderr.splitlines()[-1]) < 300
     assert (folder / "out" / "judge" / "spec.json").is_file()
 
 
+def test_a_dot_in_a_folders_name_is_no_ending():
+    assert win_rate.label(Path("runs/qwen2.5-coder-0.5b-1a2b")) == "qwen2.5-coder-0.5b-1a2b"
+    assert win_rate.label(Path("gpt-3.5.jsonl")) == "gpt-3.5" and win_rate.label(Path()) == Path.cwd().name
+
+
 def test_one_way_to_a_verdict(folder):
     answers = ("--answers", folder / "ours.jsonl", "--opponent", folder / "theirs.jsonl")
-    done = harness("win-rate", *answers)
+    done = typed("harness", "win-rate", *answers)
     assert done.returncode == 2 and "give one of --judge, --verdicts and --export-for-people" in done.stderr
 
 
@@ -180,7 +196,8 @@ def test_a_reward_model_judges_by_its_rewards(folder, tiny, tmp_path):
 
     model = begin_with(str(tiny), scalar=True, seed=3).eval()
     export(model, tmp_path / "judge")
-    done = harness(
+    done = typed(
+        "harness",
         "win-rate", "--answers", str(folder / "ours.jsonl"), "--opponent", str(folder / "theirs.jsonl"),
         "--judge", str(tmp_path / "judge"), "--data-dir", str(folder), "--out", str(tmp_path / "out"),
     )  # fmt: skip

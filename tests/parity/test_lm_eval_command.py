@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,17 +11,12 @@ from harness.evaluation import Progress
 from harness.lmeval import command
 from harness.lmeval.read import read
 from tasks.api import TaskError
+from tests.commands import harness, typed
 from tests.conftest import make_checkpoint
-
-HARNESS = str(Path(sys.executable).with_name("harness"))
-
-
-def harness(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([HARNESS, "lm-eval", *map(str, arguments)], capture_output=True, text=True, timeout=500)
 
 
 def test_help_is_ours_and_lm_evals():
-    ours, theirs = harness("--help"), harness("run", "--help")
+    ours, theirs = harness("lm-eval", "--help"), typed("harness", "lm-eval", "run", "--help")
     assert ours.returncode == theirs.returncode == 0
     assert "model=NAME-OR-FOLDER" in " ".join(ours.stdout.split()) and "--model_args" in theirs.stdout
     assert "lm-eval run --model" in theirs.stdout
@@ -75,7 +68,7 @@ def test_a_whole_run_of_the_command_line(tmp_path):
     )
     out = tmp_path / "out"
     named = ["--include_path", tmp_path / "own", "--tasks", "own_choice", "--model_args", f"model={model}"]
-    done = harness(*named, "--output_path", out, "--log_samples", "--limit", "6")
+    done = harness("lm-eval", *named, "--output_path", out, "--log_samples", "--limit", "6")
     assert done.returncode == 0 and "|own_choice|" in done.stdout, done.stderr
     run = read(out, tmp_path / "run", Progress())
     assert run.results["lm-eval/own_choice"].n == 6 and run.spec["model"]["name"] == "model"

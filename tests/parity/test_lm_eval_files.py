@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,6 +26,7 @@ from harness.lmeval.read import read
 from harness.pairing import compare
 from harness.records import Run
 from tasks.api import TaskError
+from tests.commands import typed
 from tests.conftest import make_checkpoint
 from tests.harness.made_runs import make_run, record
 from tests.parity import lm_eval_side
@@ -291,21 +291,14 @@ def test_mistakes_are_named(theirs, tmp_path):
         read(tmp_path / "torn" / "results_2027.json", None, Progress())
 
 
-def test_the_commands(own, tmp_path, monkeypatch, capsys):
-    from harness.cli import main
+def test_the_commands(own, tmp_path):
 
-    def harness(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return stop.value.code, *capsys.readouterr()
-
-    code, said, _ = harness("export", own.path, "--format", "lm-eval", "--out", tmp_path / "files")
-    assert code == 0 and "results_" in said
-    code, said, _ = harness("import", tmp_path / "files", "--out", tmp_path / "back")
-    assert code == 0 and f"harness report {tmp_path / 'back'}" in said
-    code, said, _ = harness("report", tmp_path / "back")
-    assert code == 0 and "66.7 %" in said
+    done = typed("harness", "export", own.path, "--format", "lm-eval", "--out", tmp_path / "files")
+    assert done.returncode == 0 and "results_" in done.stdout
+    done = typed("harness", "import", tmp_path / "files", "--out", tmp_path / "back")
+    assert done.returncode == 0 and f"harness report {tmp_path / 'back'}" in done.stdout
+    done = typed("harness", "report", tmp_path / "back")
+    assert done.returncode == 0 and "66.7 %" in done.stdout
     for arguments, remedy in (
         (["export", own.path, "--format", "xlsx"], "--format: 'xlsx' is not one of lm-eval, parquet, csv"),
         (["export", tmp_path, "--format", "csv"], "not a run folder"),
@@ -313,5 +306,5 @@ def test_the_commands(own, tmp_path, monkeypatch, capsys):
         (["export", own.path, "--format", "csv", "--out", "/dev/null/x"], "/dev/null: File exists; give another path"),
         (["import", tmp_path / "none"], "no such file or folder"),
     ):
-        code, _, said = harness(*arguments)
-        assert code == 2 and remedy in said, said
+        done = typed("harness", *arguments)
+        assert done.returncode == 2 and remedy in done.stderr, done.stderr

@@ -12,10 +12,14 @@ import pytest
 
 from harness import evaluate
 from harness.data import Data
+from harness.describe import describe
+from harness.evaluation import Progress
 from harness.lmeval.mirrors import _MIRRORS, rows_of, source
+from harness.registry import task_class
+from harness.scoring import score_run
 from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import DownloadError, cache_dir
-from tasks.api import TaskError
+from tasks.api import Options, TaskError
 from tests.conftest import make_checkpoint
 from tests.parity import lm_eval_side
 
@@ -132,6 +136,22 @@ def test_a_limit_asks_what_the_whole_asks(narrow, tmp_path):
     assert all(row.prompt == by_id[row.id].prompt and row.scores == by_id[row.id].scores for row in rows)
 
 
+@pytest.mark.parametrize("task", ["arc_easy", "wikitext"])
+def test_judged_anew_without_a_model(narrow, tmp_path, task):
+    below, splits = own_rows()[task]
+    data = lay_out(tmp_path / "data", below, splits)
+    run = evaluate([f"lm-eval/{task}"], str(narrow), data_dir=data, out=tmp_path / "run")
+    again = score_run(run.path, out=None, progress=Progress(), options=Options(), data_dir=data)
+    assert again.results == run.results
+    assert {name: value for name, value in again.spec.items() if name != "scored"} == run.spec
+
+
+def test_a_description_says_whose_the_decoding_is(tmp_path):
+    below, splits = own_rows()["gsm8k"]
+    said = dict(describe(task_class("lm-eval/gsm8k")(), Data(lay_out(tmp_path / "data", below, splits)), len))
+    assert said["decoding"] == "as lm-eval's file says" and said["items"] == "8"
+
+
 def test_without_data_both_remedies_are_named(narrow, tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("harness.lmeval.tasks.task_file", lambda name: Path())
@@ -143,8 +163,6 @@ def test_without_data_both_remedies_are_named(narrow, tmp_path, monkeypatch):
 
 
 def test_names_that_are_no_task():
-    from harness.registry import task_class
-
     with pytest.raises(TaskError, match=r"has no task of that name; did you mean lm-eval/hellaswag"):
         task_class("lm-eval/helaswag")
     with pytest.raises(TaskError, match=r"lm-eval/mmlu: a set of tasks; name those .*lm-eval/mmlu_stem"):

@@ -6,6 +6,7 @@ It shares no code with `qwen_model` beyond the names of the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ def alpha(length: int, train_length: int) -> float:
     return max(2 ** math.ceil(math.log(length / train_length, 2) + 1) - 1, 1)
 
 
+def float64(model) -> dict[str, Tensor]:
+    return {name: tensor.double() for name, tensor in model.state_dict().items()}
+
+
 def logits(
     model,
     tokens: list[int],
@@ -24,10 +29,12 @@ def logits(
     logn: bool = False,
     windows: tuple[int | None, ...] | None = None,
     window_alpha: bool = False,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """(T, V) for one text. `ntk_length`: the length that sets alpha, None for no NTK."""
+    """(T, V) for one text. `ntk_length`: the length that sets alpha, None for no NTK; `weights`: of `float64`, made
+    before."""
     c = model.config
-    weights = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    weights = weights or float64(model)
     count, train = len(tokens), c.train_length
     place = torch.arange(count)
     distance = place[:, None] - place[None, :]

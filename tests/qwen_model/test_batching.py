@@ -142,6 +142,13 @@ def test_scores_equal_one_dense_pass_each(model, budget):
     assert reader.tokens < dense / 2
 
 
+def test_nothing_to_score_is_certain_and_nothing_before_it_is_refused(model):
+    [(_, scored)] = next(score(Reader(model), [Continuation((5, 6), ())]))
+    assert (scored.logprob, scored.greedy) == (0.0, True)
+    with pytest.raises(ValueError, match="context: it holds no token"):
+        Continuation((), (5,))
+
+
 PROMPTS = [
     "def add(a, b):",
     "The",
@@ -208,6 +215,13 @@ def test_stop_strings_cut_across_tokens(model, tokenizer):
     (cut,) = generate(model, tokenizer, ["The cat"], max_tokens=40, stop=("never there", middle))
     assert (cut.finish, cut.text) == ("stop", free.text[: free.text.index(middle)])
     assert cut.tokens == free.tokens[: len(cut.tokens)]
+
+
+def test_a_step_decodes_its_rows_tail_once_whatever_the_stop_strings(model, tokenizer, monkeypatch):
+    decode, calls = tokenizer.decode, []
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: calls.append(len(ids)) or decode(ids))
+    (done,) = generate(model, tokenizer, ["The cat"], max_tokens=20, stop=("never there", "nor there", "nor here"))
+    assert len(calls) == len(done.tokens) + 1  # and once the whole text
 
 
 def test_top_p_draws_only_from_the_nucleus(model, tokenizer):

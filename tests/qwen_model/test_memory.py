@@ -65,7 +65,8 @@ elif action == "decode":
     print(growth(decode))
 elif action == "rows":
     shape = CacheShape(heads=4, head_dim=64, windows=(None,) * 4)
-    stack = StackCache(shape, torch.float32, torch.device("cpu"), capacity=100)
+    stack = StackCache(shape, torch.float32, torch.device("cpu"))
+    stack.make_room(1, 100)
     slots = SlotCache(shape, 64, torch.float32, torch.device("cpu"))
     for tensor in (*stack.keys, *stack.values):
         tensor.fill_(1)
@@ -125,6 +126,7 @@ def test_saving_holds_no_second_copy(folders, tmp_path, numbers):
     assert growth("save", folders / "qwen2", tmp_path / "saved") < (EMBEDDING + numbers * 0.1) * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [pack_plain("BF16"), pack_q8])
 def test_converting_a_gguf_holds_a_few_pieces_and_its_use_codes_in_place_of_numbers(
     folders, tmp_path, monkeypatch, numbers, pack

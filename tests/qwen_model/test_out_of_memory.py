@@ -9,7 +9,7 @@ import torch
 
 from qwen_model.cache import CacheShape
 from qwen_model.generation import Generator, Request
-from qwen_model.memory import OutOfMemory, out_of_memory
+from qwen_model.memory import OutOfMemory, free_memory, out_of_memory
 from qwen_model.prefill import Reader
 from qwen_model.sampling import Sampling
 from qwen_model.scoring import Continuation, score
@@ -116,3 +116,23 @@ def test_a_cache_makes_rows_when_they_are_needed():
     for count in range(1, 7):
         slots.admit(stack, 0, 0, count)
     assert 6 <= slots.rows <= 9 and slots.nbytes == shape.nbytes(slots.rows, slots.capacity, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("own", "free"),
+    [
+        ("9:memory:/of-version-1\n0::/job/step\n", 1000 - 900 + 600),  # the tightest is the one around
+        ("0::/job\n", 1000 - 900 + 600),
+        ("0::/\n", 5000 - 900 + 600),  # as a container sees its own group
+        ("0::/../elsewhere\n", 5000 - 900 + 600),
+    ],
+)
+def test_free_memory_is_what_the_control_groups_leave(own, free, tmp_path, monkeypatch):
+    for place, limit in (("groups", "5000"), ("groups/job", "1000"), ("groups/job/step", "max")):
+        (tmp_path / place).mkdir()
+        for name, content in (("max", limit), ("current", "900"), ("stat", "anon 300\ninactive_file 600\nfile 600")):
+            (tmp_path / place / f"memory.{name}").write_text(f"{content}\n")
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr("qwen_model.memory._CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr("qwen_model.memory._OWN", tmp_path / "own")
+    assert free_memory(torch.device("cpu")) == free

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from qwen_model import LongContext, WindowSchedule, prefill
-from qwen_model.prefill import Reader, windows
-from tests.qwen_model import combinations, oracle
+from qwen_model.prefill import Reader, text_windows
+from tests.qwen_model import combinations
+from tests.qwen_model.combinations import Expected
 
 SETTINGS = [
     LongContext(),
@@ -37,15 +38,7 @@ def rolled(decoder, tokens, length, first=1):
 def dense(decoder, settings, tokens):
     """By the plain computation in float64."""
     with decoder.long_context(settings):
-        laid = decoder.windows
-    logits = oracle.logits(
-        decoder,
-        tokens,
-        ntk_length=None if settings.dynamic_ntk == "off" else len(tokens),
-        logn=settings.logn,
-        windows=laid,
-        window_alpha=settings.window_alpha,
-    )
+        logits = Expected(decoder, settings)(tokens)
     return [float(logits[place].log_softmax(-1)[token]) for place, token in enumerate(tokens[1:])]
 
 
@@ -77,7 +70,7 @@ def test_texts_of_another_step_and_other_work_do_not_disturb(decoder):
 
 @pytest.mark.parametrize(("tokens", "length", "stride"), [(10, 4, 1), (10, 4, 3), (11, 4, 3), (3, 4, 2), (4, 4, 2)])
 def test_windows_judge_every_token_once_with_the_most_context(tokens, length, stride):
-    found = list(windows(tokens, length, stride))
+    found = list(text_windows(tokens, length, stride))
     judged = [place for _, end, first in found for place in range(first, end)]
     assert judged == list(range(1, tokens))
     assert all(end - start == min(length, tokens) for start, end, _ in found)

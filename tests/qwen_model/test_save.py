@@ -18,6 +18,7 @@ from qwen_model.checkpoint import find_checkpoint, load_tokenizer
 from qwen_model.config import ModelConfig
 from qwen_model.decoder import Decoder
 from qwen_model.long_context import LongContext
+from qwen_model.new_folder import new_folder
 from qwen_model.safetensors_writer import Outgoing, write_safetensors
 from qwen_model.save import save_model
 
@@ -176,6 +177,17 @@ def test_a_folder_with_files_is_not_overwritten(tmp_path):
         save_model(model, tmp_path / "file")
     assert {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "saved"]
+
+
+def test_writers_of_one_folder_keep_out_of_each_others_way(tmp_path):
+    (tmp_path / "plain").mkdir()
+    with new_folder(tmp_path / "made", "free space") as first:
+        (first / "x").write_text("first")
+        with pytest.raises(ModelError, match="made: full; free space"), new_folder(tmp_path / "made", "free space"):
+            raise OSError(28, "full")
+    assert (tmp_path / "made" / "x").read_text() == "first"
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "plain"]
 
 
 @pytest.fixture

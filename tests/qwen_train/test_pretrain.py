@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
-import sys
+import statistics
 
 import pytest
 import torch
 import yaml
 
 from qwen_model import load_model
-from qwen_train import cli
 from qwen_train.tokens.write import write_tokens
 from qwen_train.trainer import trainer as training
 from qwen_train.trainer.logs import read_log
+from reports.training import write_page
+from tests.commands import typed
 from tests.conftest import write_tokenizer
 
 RECIPE = {
@@ -52,34 +54,18 @@ def write_recipe(folder, **changes):
     return path
 
 
-def command(*arguments, monkeypatch, capsys) -> tuple[int, str]:
+def qwen_train(*arguments) -> tuple[int, str]:
     """Exit code and standard error of `qwen-train ...`."""
-    monkeypatch.setattr(sys, "argv", ["qwen-train", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0), capsys.readouterr().err
-    return 0, capsys.readouterr().err
-
-
-@pytest.fixture
-def qwen_train(monkeypatch, capsys):
-    return lambda *arguments: command(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    done = typed("qwen-train", *arguments)
+    return done.returncode, done.stderr
 
 
 @pytest.fixture(scope="session")
 def trained(tokens, tmp_path_factory):
     """A finished run, by the command itself."""
     folder = tmp_path_factory.mktemp("trained")
-    before = sys.argv
-    recipe, out = str(write_recipe(folder)), str(folder / "run")
-    sys.argv = ["qwen-train", "pretrain", recipe, "--tokens", str(tokens), "--out", out]
-    try:
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        assert not stop.value.code
-    finally:
-        sys.argv = before
+    code, error = qwen_train("pretrain", write_recipe(folder), "--tokens", tokens, "--out", folder / "run")
+    assert code == 0, error
     return folder / "run"
 
 
@@ -100,8 +86,8 @@ def test_it_learnt_and_said_so(trained):
     held_out = [(row["step"], row["loss"]) for row in rows if row["kind"] == "validation"]
     assert len(losses) == 10 and losses[-1] < losses[0] - 0.3
     assert [step for step, _ in held_out] == [5, 10] and held_out[1][1] < held_out[0][1]
-    page = (trained / "report.html").read_text()
-    assert page.count("<svg") == 4 and "Validation loss" in page and f"{losses[-1]:.0f}"[0] in page
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4 and f"{sum(losses) / 10:.3f} nats" in page and f"{held_out[-1][1]:.3f} nats" in page
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -115,7 +101,7 @@ def test_the_harness_takes_the_model(trained, tmp_path):
     assert run.results["long-ppl"].n
 
 
-def test_tasks_of_the_harness_are_measured_on_the_way(tokens, tmp_path, qwen_train):
+def test_tasks_of_the_harness_are_measured_on_the_way(tokens, tmp_path):
     documents = tmp_path / "documents.jsonl"
     documents.write_text(json.dumps({"id": "a", "text": "def f(x):\n    return x\n" * 30}) + "\n")
     asked = {"tasks": ["long-ppl"], "every": 5, "documents": str(documents), "lengths": [64]}
@@ -129,9 +115,7 @@ def test_tasks_of_the_harness_are_measured_on_the_way(tokens, tmp_path, qwen_tra
     assert "long-ppl/perplexity" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_sigterm_ends_with_143_and_the_same_command_ends_as_if_never_stopped(
-    trained, tokens, tmp_path, qwen_train, monkeypatch
-):
+def test_sigterm_ends_with_143_and_the_same_command_ends_as_if_never_stopped(trained, tokens, tmp_path, monkeypatch):
     real = training.Trainer._take
 
     def take(self):
@@ -165,17 +149,17 @@ def test_sigterm_ends_with_143_and_the_same_command_ends_as_if_never_stopped(
         ({"model__vocab_size": 100}, "model.vocab_size: 100 rows are fewer than the tokenizer's 400 ids"),
         ({"training__batch": 6}, "training.batch: 6 sequences are not shared evenly"),
         ({"training__context": 10**6, "training__tokens": 1}, "fewer than one sequence"),
-        ({"training__weights": {"web": 1.0}}, "data.weights: no source 'web'"),
+        ({"training__weights": {"web": 1.0}}, "training.weights: no source 'web'"),
     ],
 )
-def test_a_wrong_recipe_is_one_line(tokens, tmp_path, qwen_train, changes, said):
+def test_a_wrong_recipe_is_one_line(tokens, tmp_path, changes, said):
     code, error = qwen_train(
         "pretrain", write_recipe(tmp_path, **changes), "--tokens", tokens, "--out", tmp_path / "run"
     )
     assert code == 2 and said in error and error.count("\n") == 1, error
 
 
-def test_a_changed_recipe_is_refused_on_resuming_and_nothing_is_lost(trained, tokens, tmp_path, qwen_train):
+def test_a_changed_recipe_is_refused_on_resuming_and_nothing_is_lost(trained, tokens, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     recipe = write_recipe(tmp_path, optimiser__learning_rate=1e-3)
     code, error = qwen_train("pretrain", recipe, "--tokens", tokens, "--out", tmp_path / "run")
@@ -188,7 +172,7 @@ def test_a_changed_recipe_is_refused_on_resuming_and_nothing_is_lost(trained, to
     assert code == 0, error
 
 
-def test_other_errors_of_the_users_are_one_line(trained, tokens, tmp_path, qwen_train):
+def test_other_errors_of_the_users_are_one_line(trained, tokens, tmp_path):
     good = write_recipe(tmp_path)
     (tmp_path / "not.yaml").write_text("a: [")
     (tmp_path / "list.yaml").write_text("- a")
@@ -206,7 +190,7 @@ def test_other_errors_of_the_users_are_one_line(trained, tokens, tmp_path, qwen_
         assert code == 2 and said in error and error.count("\n") == 1, error
 
 
-def test_a_damaged_checkpoint_is_named(trained, tokens, tmp_path, qwen_train):
+def test_a_damaged_checkpoint_is_named(trained, tokens, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "step-00000010"
     (file,) = newest.glob("*.safetensors")
@@ -219,7 +203,7 @@ def test_a_damaged_checkpoint_is_named(trained, tokens, tmp_path, qwen_train):
     assert code == 0 and "going on from the checkpoint of step 8" in error
 
 
-def test_continued_pretraining_starts_from_the_base_at_a_constant_rate(trained, tokens, tmp_path, qwen_train):
+def test_continued_pretraining_starts_from_the_base_at_a_constant_rate(trained, tokens, tmp_path):
     changes = {"training__context": 32, "training__tokens": 8 * 32 * 4, "optimiser__warmup_share": 0.25}
     recipe = write_recipe(tmp_path, optimiser__schedule="constant", **changes)
     code, error = qwen_train(
@@ -241,7 +225,7 @@ def test_continued_pretraining_starts_from_the_base_at_a_constant_rate(trained, 
         ({"model__rope_theta": 1e6}, "model.rope_theta: 1000000.0 in the recipe, 10000.0 in"),
     ],
 )
-def test_a_base_of_another_shape_is_refused(trained, tokens, tmp_path, qwen_train, changes, said):
+def test_a_base_of_another_shape_is_refused(trained, tokens, tmp_path, changes, said):
     recipe = write_recipe(tmp_path, **changes)
     code, error = qwen_train(
         "pretrain", recipe, "--tokens", tokens, "--out", tmp_path / "run", "--start", trained / "model"
@@ -249,7 +233,7 @@ def test_a_base_of_another_shape_is_refused(trained, tokens, tmp_path, qwen_trai
     assert code == 2 and said in error
 
 
-def test_token_files_of_another_tokenizer_are_refused(trained, tokens, tmp_path, qwen_train):
+def test_token_files_of_another_tokenizer_are_refused(trained, tokens, tmp_path):
     shutil.copytree(trained / "model", tmp_path / "model")
     changed = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
     changed["model"]["merges"].reverse()
@@ -257,3 +241,14 @@ def test_token_files_of_another_tokenizer_are_refused(trained, tokens, tmp_path,
     arguments = ("--tokens", tokens, "--out", tmp_path / "run", "--start", tmp_path / "model")
     code, error = qwen_train("pretrain", write_recipe(tmp_path), *arguments)
     assert code == 2 and f"of another tokenizer than {tmp_path / 'model'}" in error
+
+
+def test_a_step_without_a_finite_loss_is_left_out_of_the_page_and_counted(trained, tmp_path):
+    for name in ("run.json", "log.jsonl"):
+        shutil.copy(trained / name, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if row["kind"] == "train"]
+    steps[-2]["loss"], steps[3]["grad_norm"] = math.nan, math.inf
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mean = statistics.fmean(row["loss"] for row in steps if row is not steps[-2])
+    assert f"{mean:.3f} nats (1 not finite, left out)" in write_page(tmp_path).read_text()

@@ -11,7 +11,7 @@ import yaml
 
 from qwen_model import load_model, load_tokenizer
 from qwen_train.data.default_corpus import default_corpus
-from tests.qwen_train.test_pretrain import RECIPE, qwen_train  # noqa: F401
+from tests.qwen_train.test_pretrain import RECIPE, qwen_train
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -24,7 +24,7 @@ def recipe(tmp_path):
     return path
 
 
-def test_raw_text_to_a_base_model_and_a_code_model_from_it(tmp_path, recipe, qwen_train):  # noqa: F811
+def test_raw_text_to_a_base_model_and_a_code_model_from_it(tmp_path, recipe):
     names = ("abc", "bisect", "heapq", "string", "shlex", "textwrap", "json/decoder", "json/encoder")
     texts = [LIBRARY / f"{name}.py" for name in names]
     corpus = [part for path in texts for part in ("--corpus", path)]
@@ -43,6 +43,12 @@ def test_raw_text_to_a_base_model_and_a_code_model_from_it(tmp_path, recipe, qwe
     code, said = qwen_train("run", recipe, *corpus, "--out", out)
     assert code == 0 and {path: path.stat().st_mtime_ns for path in out.rglob("*.tokens")} == written
 
+    other = yaml.safe_load(recipe.read_text())
+    for size, wrong in ((701, "701 ids; the tokenizer in"), (300, "300 ids; the bytes and control tokens alone")):
+        (tmp_path / "other.yaml").write_text(yaml.safe_dump({**other, "data": other["data"] | {"vocabulary": size}}))
+        code, said = qwen_train("run", tmp_path / "other.yaml", *corpus, "--out", out)
+        assert code == 2 and f"data.vocabulary: {wrong}" in said and "stage 1" not in said
+
     code, said = qwen_train(
         *("run", recipe, "--corpus", LIBRARY / "json", "--out", tmp_path / "code"),
         *("--start", out / "training" / "model"),
@@ -52,7 +58,7 @@ def test_raw_text_to_a_base_model_and_a_code_model_from_it(tmp_path, recipe, qwe
     assert load_tokenizer(tmp_path / "code" / "training" / "model").size == 700
 
 
-def test_an_empty_corpus_is_one_line(tmp_path, recipe, qwen_train):  # noqa: F811
+def test_an_empty_corpus_is_one_line(tmp_path, recipe):
     (tmp_path / "empty").mkdir()
     code, said = qwen_train("run", recipe, "--corpus", tmp_path / "empty", "--out", tmp_path / "run")
     assert code == 2 and "empty: no file that is read; put" in said.splitlines()[-1]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import collections
+import hashlib
+import itertools
 import json
+import shutil
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qwen_model import load_tokenizer
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
+from qwen_train.tokenizer.vocabulary import write_vocabulary
 from qwen_train.tokens.order import BLOCK, Mixture, TokenBatches, permuted
 from qwen_train.tokens.store import MANIFEST, open_tokens
-from qwen_train.tokens.write import write_tokens
+from qwen_train.tokens.write import _key, _set_name, write_tokens
 from tests.conftest import write_tokenizer
 
 
@@ -66,7 +73,8 @@ def test_documents_are_shuffled_by_the_seed_and_held_out_whatever_it_is(document
     ends = {which: found.open("web").ends.tolist() for which, found in (("a", files), ("b", other), ("c", again))}
     assert ends["a"] == ends["c"]
     assert ends["a"] != ends["b"]
-    assert sorted(np.diff(ends["a"])) == pytest.approx(sorted(np.diff(ends["b"])), abs=50)
+    lengths = {which: sorted(np.diff(found, prepend=0).tolist()) for which, found in ends.items()}
+    assert lengths["a"] == lengths["b"]
     assert files.manifest["sets"] == other.manifest["sets"]
 
 
@@ -148,7 +156,7 @@ def test_what_the_user_can_mend_is_one_line(documents, tokenizer, files, tmp_pat
         Mixture(files, 32, 0, {"wiki": 1})
     with pytest.raises(TrainError, match="fewer than one sequence"):
         Mixture(files, 10**6, 0)
-    with pytest.raises(TrainError, match="less than 1/1024"):
+    with pytest.raises(TrainError, match=r"training\.weights: 'code' has less than 1/1024"):
         Mixture(files, 32, 0, {"web": 1, "code": 1e-6})
     with pytest.raises(TrainError, match="give a multiple of 12"):
         TokenBatches(Mixture(files, 32, 0), World(0, 3), batch=8, micro_batch=4, across_documents=True)
@@ -201,3 +209,67 @@ def test_one_giant_document_is_trained_on_and_cannot_be_validated_on_too(tokeniz
     assert files.manifest["sets"]["text"]["documents"] == 1
     (source,) = Mixture(files, 512, 0).sources
     assert source.per_pass == (files.manifest["sets"]["text"]["tokens"] - 1) // 512
+
+
+@pytest.mark.parametrize("layout", ["tokenizer.json", "qwen.tiktoken"])
+def test_a_page_that_quotes_control_tokens_stays_one_document(tokenizer, tmp_path, layout):
+    if layout == "qwen.tiktoken":
+        write_vocabulary(tmp_path / "own", [bytes([value]) for value in range(256)])
+        tokenizer = tmp_path / "own"
+    pages = ["Documents end with <|endoftext|> there.", "And <|im_start|>user\nturns begin so."]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in pages))
+    files = write_tokens(tmp_path / "a.jsonl", tokenizer, tmp_path / "tokens", validation=0)
+    stream, reads = files.open("text"), load_tokenizer(tokenizer)
+    control = {reads.encode_rendered(name)[0] for name in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")}
+    tokens = stream.read(0, len(stream)).tolist()
+    assert [token for token in tokens if token in control] == [files.manifest["separator"]] * 2
+    begins = [0, *stream.ends.tolist()]
+    found = [reads.decode(tokens[at:end]) for at, end in itertools.pairwise(begins)]
+    assert sorted(found) == sorted(pages)
+
+
+@given(st.text(st.characters(), min_size=1))
+def test_every_source_has_a_file_name_of_its_own(source):
+    name = _set_name(source)
+    assert unquote(name, errors="surrogatepass") == source  # what can be read back is shared by no two
+    assert name != "validation" and not name.startswith(".") and not set("/\0 ") & set(name)
+    name.encode()
+
+
+def test_sources_alike_but_for_signs_stay_apart_and_can_be_named(tokenizer, tmp_path):
+    sources = ["维基", "百科", "a/b", "a_b", "validation", ".."]
+    rows = [row for source in sources for row in texts(20, source)] + [{"id": "s\ud800", "text": "a"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = write_tokens(tmp_path / "a.jsonl", tokenizer, tmp_path / "tokens", validation=0)
+    names = ["维基", "百科", "a%2Fb", "a_b", "%76alidation", "%2E."]
+    assert {name: files.manifest["sets"][name]["documents"] for name in names} == dict.fromkeys(names, 20)
+    mixture = Mixture(files, 16, 0, {"维基": 1, "a%2Fb": 1})
+    assert [source.stream.name for source in mixture.sources] == ["维基", "a%2Fb"]
+    wanted = hashlib.blake2b("plain é".encode(), digest_size=8).digest()
+    assert _key("plain é") == int.from_bytes(wanted, "little")
+
+
+def test_sources_too_small_to_be_read_are_left_out_and_said(files, tokenizer, tmp_path, capsys):
+    rows = [{"id": f"{n}", "text": "word " * 500, "source": ("web", "code")[n % 2]} for n in range(300)]
+    rows += [{"id": "a", "text": "a", "source": "tiny"}, {"id": "b", "text": "word " * 10, "source": "little"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    small = write_tokens(tmp_path / "a.jsonl", tokenizer, tmp_path / "tokens", validation=0)
+    sizes = {name: facts["tokens"] for name, facts in small.manifest["sets"].items()}
+    assert sizes["tiny"] <= 8 < sizes["little"] < sum(sizes.values()) / 1024 / 2
+    mixture = Mixture(small, 8, 0)
+    assert [source.stream.name for source in mixture.sources] == ["code", "web"]
+    TokenBatches(mixture, World(0, 1), batch=8, micro_batch=4, across_documents=True)
+    assert capsys.readouterr().err.endswith("of the tokens: little, tiny\n")
+    TokenBatches(mixture, World(1, 2), batch=8, micro_batch=4, across_documents=True)
+    TokenBatches(Mixture(files, 8, 0), World(0, 1), batch=8, micro_batch=4, across_documents=True)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(TrainError, match=r"tiny: .* fewer than one sequence"):
+        Mixture(small, 8, 0, {"web": 1, "tiny": 1})
+
+
+def test_files_of_an_older_format_are_refused(files, tmp_path):
+    shutil.copytree(files.folder, tmp_path / "old")
+    manifest = tmp_path / "old" / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 1}))
+    with pytest.raises(TrainError, match="format 1 is not ours; delete the folder"):
+        open_tokens(tmp_path / "old")

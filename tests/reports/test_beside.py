@@ -97,6 +97,16 @@ def test_versions_and_two_runs_of_one_model_are_told_apart(tmp_path: Path) -> No
     assert "Version 3 of mmlu." in table.footnotes
 
 
+def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    paths = []
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        paths.append(sized(tmp_path / name / "run", "same", None))
+    assert [line.model for line in beside(paths, "table_2").lines if line.ours] == [f"same, {path}" for path in paths]
+    drawn = write_figure(beside(paths, "figure_2"), tmp_path)[1].read_text()
+    assert all(f"same, {path} (ours)" in drawn for path in paths)
+
+
 def test_csv_read_back_by_pandas_is_the_frame(runs: list[Path]) -> None:
     for name in ("table_2", "table_5", "figure_2"):
         frame = beside(runs, name).frame
@@ -183,9 +193,9 @@ def test_figures_have_ours_and_the_reports(runs: list[Path], tmp_path: Path) -> 
         beside([tokenizers], "figure_3")
     wins.mkdir()
     share = {kind: {"value": 1 / 3, "low": 0.1, "high": 0.6} for kind in ("win", "tie", "loss")}
-    facts = {"answers": "runs/mine", "opponent": "x", "categories": {"Average": {"n": 9, **share}}}
+    facts = {"answers": "runs/mine-0.5b", "opponent": "x", "categories": {"Average": {"n": 9, **share}}}
     (wins / "win_rate.json").write_text(json.dumps(facts))
-    assert "mine against x (ours)" in write_figure(beside([wins], "figure_4"), tmp_path)[1].read_text()
+    assert "mine-0.5b against x (ours)" in write_figure(beside([wins], "figure_4"), tmp_path)[1].read_text()
 
 
 def test_every_cell_of_ours_is_in_a_column_of_the_reports() -> None:

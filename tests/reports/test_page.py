@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from harness.records import Run, RunError, spec_hash
-from reports import packs, paper
+from reports import frames, packs, paper
 from reports.page import write_report
 from reports.render import sections, summary_table
+from reports.site import write_site
 from reports.texts import visible
 
 lxml_html = pytest.importorskip("lxml.html")
@@ -80,6 +81,29 @@ def test_the_reports_own_model_in_full_has_no_such_footnote(run: Run) -> None:
     run.spec["tasks"]["mmlu"] |= {"items": 40, "filter": {}}
     assert not re.search("Quantised|Another|Only", footnotes(run, "mmlu"))
     assert "Another model" in footnotes(run, "gsm8k-chat")  # a base model beside chat rows
+
+
+def test_relatives_of_the_reports_model_are_known_by_their_names(run: Run) -> None:
+    run.spec["tasks"]["mmlu"]["report"] = {"table": "table_10", "column": "HumanEval"}
+    for name, another in (("Code-Qwen-7B-Chat", False), ("Qwen/Code-Qwen-14B-Chat", False), ("Qwen-7B-Chat", True)):
+        run.spec["model"]["name"] = name
+        assert ("Another model" in footnotes(run, "mmlu")) is another, name
+
+
+def test_a_task_whose_metric_no_sample_has_is_on_a_page_of_several_runs(measured_run: Run, run: Run) -> None:
+    path = measured_run.path / "results.json"
+    whole = json.loads(path.read_text())
+    metrics = whole["tasks"]["tools"]["metrics"]
+    whole["tasks"]["tools"]["metrics"] = {name: its for name, its in metrics.items() if "accuracy" not in name}
+    whole["tasks"]["tools"]["metrics"]["rouge (micro)"] = metrics["rouge"]
+    path.write_text(json.dumps(whole))
+    lacking = Run(measured_run.path)
+    found = frames.results({"a": lacking, "b": run}).set_index(["run", "task", "part", "name"])["kind"].sort_index()
+    assert found["a", "tools"].loc["metric"].to_dict() == {"rouge": "mean"}
+    assert found["a", "tools", "measure", "rouge (micro)"] == "mean"
+    write_site(measured_run.path / "both.html", [lacking, run])
+    shown = f"{lacking.results['tools'].metrics['rouge'].value:.3f} ["
+    assert shown in (measured_run.path / "both.html").read_text()
 
 
 def test_a_task_without_a_column_says_so(run: Run) -> None:

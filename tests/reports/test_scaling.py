@@ -88,3 +88,14 @@ def test_win_plot(tmp_path):
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     first = drawn
     assert write_win_plot(bars, "gpt_3.5", tmp_path)[1].read_text() == first
+
+
+def test_a_task_with_a_slash_in_its_name_and_runs_that_recorded_nothing(tmp_path):
+    runs = [made(tmp_path / f"m{n}", 10**9 * n, 0.5, "lm-eval/hellaswag") for n in (1, 2)]
+    paths = write_scaling(runs, "lm-eval/hellaswag", tmp_path)
+    assert paths[0] == tmp_path / "scaling-lm-eval-hellaswag.png" and paths[0].is_file() and paths[1].is_file()
+    (runs[1].path / "environment.json").unlink()
+    fresh = [Run(run.path) for run in runs]
+    assert common_tasks(fresh) == common_tasks(fresh[1:]) == []
+    with pytest.raises(RunError, match="no `parameters`"):
+        points(fresh, "lm-eval/hellaswag", "tool input")

@@ -218,3 +218,9 @@ signal.raise_signal(signal.SIGUSR1)
 def test_this_process_keeps_its_own_powers():
     """Walls are put up in the helper only: the same calls still work here afterwards."""
     assert ctypes.CDLL(None).prctl(39, 0, 0, 0, 0) == 0  # PR_GET_NO_NEW_PRIVS
+
+
+def test_half_an_emoji_that_tests_print_can_be_written():
+    with Sandbox() as box:
+        result = box.check(r"def f(): return '\ud83d'", "print(f())", ("f",))
+    assert (result.outcome, result.stderr) == ("passed", "?\n")

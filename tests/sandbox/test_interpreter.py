@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
+from pathlib import Path
+
 import pytest
 
 from harness.sandbox import Sandbox
 from harness.sandbox.interpreter import POLICY, Interpreter
+from harness.sandbox.room import RoomLostError
 from tests.sandbox.places import TIERS, need
 
 
@@ -73,3 +79,58 @@ def test_conversations_see_nothing_of_each_other(box):
 def test_the_walls_are_there(python):
     assert python.run("open('/etc/passwd')").outcome == "error"
     assert python.run("import socket\nsocket.socket()").outcome == "error"
+
+
+@pytest.mark.parametrize(
+    ("y", "drawn"),
+    [("['a', 'b', 'a']", "[0.0, 1.0, 0.0]"), ("[1, None, 3]", "[1.0, nan, 3.0]"), ("[date(1970, 1, 3)]", "[2.0]")],
+)
+def test_words_dates_and_gaps_are_read_as_they_are_drawn(python, y, drawn):
+    cell = python.run(f"import matplotlib.pyplot as plt\nfrom datetime import date\nplt.plot({y}, 'o')\nplt.show()")
+    assert (cell.outcome, cell.error, len(cell.images)) == ("ok", "", 1)
+    assert str(cell.figures[0][0]["lines"][0]) == drawn
+
+
+def test_a_figure_that_cannot_be_drawn_is_an_error_of_its_cell_alone(python):
+    cell = python.run("import os\nimport matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.title(r'$\\frac{1$')")
+    assert cell.outcome == "error" and "ValueError" in cell.error
+    assert python.run("os.mkdir('a.png')\nos.symlink('nowhere', 'b.png')\n2").value == "2"
+    assert python.run("1 + 1").outcome == "ok"
+
+
+def test_descriptors_beyond_1023(box):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] != resource.RLIM_INFINITY and limits[1] < 1100:
+        pytest.skip("no process here may have so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 1100), limits[1]))
+    box.close()  # a kept room has low descriptors
+    held = [os.open("/dev/null", os.O_RDONLY)]
+    try:
+        while held[-1] < 1024:
+            held.append(os.dup(held[0]))
+        python = Interpreter(box)
+        assert python.run("6 * 7").value == "42"
+        python.close()
+        box.close()
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_lost_room_is_said_once_and_not_used_again(box):
+    python = Interpreter(box)
+    supervisor = python._job.room._supervisor.pid
+    zygotes = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    for pid in (supervisor, *map(int, zygotes)):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(RoomLostError, match="run this again"):
+        python.run("import time\ntime.sleep(20)")
+    python.close()
+    after = Interpreter(box)
+    assert after.run("2").value == "2"
+    after.close()
+
+
+def test_half_an_emoji_is_a_replacement_character(python):
+    assert python.run(r"print('\ud83d \U0001f600')").stdout == "\ufffd \U0001f600\n"

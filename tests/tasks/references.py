@@ -48,9 +48,9 @@ class Built:
         self.shop = None if language == "python" else Workshop(language, CPU_SECONDS)
         self.box = Sandbox(Policy(cpu_seconds=CPU_SECONDS))
 
-    async def build(self, language: str, source: str, *, cpu_seconds: float) -> Result:
+    async def build(self, language: str, source: str, needs: str, *, cpu_seconds: float) -> Result:
         assert self.shop is not None
-        return self.shop.run(source)
+        return self.shop.run(source, needs)
 
     async def check(self, check: Check, *, cpu_seconds: float) -> Result:
         return self.box.check(check.solution, check.tests, check.names, check.setup)

@@ -63,12 +63,17 @@ def rows_of(*files: str):
     return lambda source: left.pop(0)
 
 
+@cache
+def _lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.open(encoding="utf-8")]
+
+
 def bench(source: Source) -> list[dict[str, object]]:
     """A loader of the real data; skips without it."""
     path = SHARED / source.files[0]
     if not path.exists():
         pytest.skip(f"the real data is not beside this checkout: shared/bench/{source.files[0]}")
-    return [json.loads(line) for line in path.open(encoding="utf-8")]
+    return list(_lines(path))
 
 
 @cache

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -10,6 +11,7 @@ import pytest
 
 from tasks.api import Chat, Reply, TaskError
 from tasks.code_interpreter import (
+    REACT,
     CodeInterpreter,
     CodeInterpreterAnswers,
     CodeInterpreterGSM8K,
@@ -81,6 +83,12 @@ def test_prompt():
     assert question.startswith("Answer the following questions as best you can.")
     assert "should be one of [code_interpreter]\n" in question
     assert question.endswith("\nBegin!\n\nQuestion: Files `a.csv`, `b.csv`. How much?")
+
+
+def test_the_prompt_is_the_released_one_to_the_byte():
+    assert hashlib.sha256(REACT.encode()).hexdigest() == (
+        "c02e330854942b14f3cf8ed520aabf8746c6a2ee25f3f8a97d526d4c6c92f526"
+    )
 
 
 def test_a_conversation_goes_on_with_what_came_of_the_code():
@@ -157,6 +165,15 @@ def test_observation():
         ("It was a sunday.", "Sunday", True),
         ("Sundays", "Sunday", False),
         ("none", "3", False),
+        ("0.73909 rounded to 5 decimal places", "0.73909", True),
+        ("The area is 42 m^2.", "42", True),
+        ("The area is 42 m^2.", "2", False),
+        ("About 2.5e3 of them", "2500.0", True),
+        ("3 x 10^8 m/s", "300000000", True),
+        ("It is 1e-05", "1e-05", True),
+        ("It is 0.00001.", "1e-05", True),
+        ("It is 0.5, as 1e-05 says to me.", "0.5", False),
+        ("The day is 2024-03-02.", "2024-03-02", True),
     ],
 )
 def test_answers(reply, gold, right):
@@ -172,6 +189,9 @@ def test_plots():
     ("row", "said"),
     [
         ({"category": "poetry"}, "neither 'category' nor 'tags'"),
+        ({"category": 7}, "neither 'category' nor 'tags'"),
+        ({"category": None}, "field 'category' is missing"),
+        ({"id": None}, "field 'id' is missing"),
         ({"files": ["a"]}, "field 'files' is not an object"),
         ({"query": None}, "field 'query' is missing"),
     ],

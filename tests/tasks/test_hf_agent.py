@@ -203,6 +203,9 @@ def test_parts_of_a_run_reply(reply, parts):
         ("summarizer(text)\ntranscriber(text)", None),  # an error of a tool
         ("summarizer(text, 1)", None),
         ("for i in [1, 2]:\n    x = i", 2),
+        ("for p in ['a', 'b']:\n    print(p)\nsummarizer(text)", "[summary of T]"),  # every time round
+        ("for p in ['a', 'b']:\n    x = summarizer(text_reader(p))\nx", "[summary of [sound of b]]"),
+        ("for a in [1, 2]:\n    for b in [3, 4]:\n        x = str(b)\nx", "4"),
         ("if text == 'T':\n    1\nelse:\n    2", 1),
         ("if text:\n    1", None),
         ("f'{text}!'", "T!"),

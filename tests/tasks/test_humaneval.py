@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 
+from harness.data import Data
 from tasks.api import Chat, Check, TaskError
 from tasks.humaneval import HumanEval, HumanEvalChat, HumanEvalEvalPlusChat
 from tasks.sanitize import longest_program, sanitize
@@ -20,6 +24,15 @@ PROTOCOLS = [HumanEval, HumanEvalChat, HumanEvalEvalPlusChat]
 
 def sample_of(task, **changes):
     return task.samples(lambda source: [ROW | changes])[0]
+
+
+@pytest.mark.parametrize("folder", ["humaneval", "."])
+def test_a_data_folder_with_the_file_packed_and_unpacked_has_every_problem_once(folder, tmp_path):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    line = json.dumps(ROW).encode() + b"\n"
+    (tmp_path / folder / "HumanEval.jsonl").write_bytes(line)
+    (tmp_path / folder / "HumanEval.jsonl.gz").write_bytes(gzip.compress(line))
+    assert [sample.id for sample in HumanEval().samples(Data(tmp_path))] == ["HumanEval/7"]
 
 
 def test_prompt_base():
@@ -193,6 +206,7 @@ def test_longest_program():
     assert longest_program("a = 1\nb = 2\n?\nc = 3\nd = 4") == "a = 1\nb = 2"  # the first of equals
     assert longest_program("a = 1\n\n\n?\nc = 3\nd = 4\n?") == "c = 3\nd = 4"  # blank lines do not count
     assert longest_program("words without sense") == "words without sense"
+    assert longest_program("a = 1\nb = 2\n" + "?\n" * 10_000 + "c = 3\n" * 3) == "a = 1\nb = 2"  # at once
     assert sanitize("def f(): return '\0'\n", "f") == ""  # the parser refuses it with a ValueError
     assert sanitize("x = " + "(" * 5000 + ")" * 5000 + "\ny", "x") == ""
 

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from harness.runners import Runners, SandboxHandle
 from harness.sandbox import SandboxUnavailable
 from harness.sandbox.languages import LANGUAGES as BUILT
-from harness.sandbox.languages import Workshop
+from harness.sandbox.languages import Workshop, find_tool
 from tasks.humanevalpack import LANGUAGES, HumanEvalPack
+from tasks.humanevalpack_programs import program
 from tests.tasks.references import KINDS, Built, outcomes, samples_of, unexpected
 from tests.tasks.scripted import SHARED, Says, judge
 
@@ -145,6 +149,22 @@ def test_an_endless_loop_is_a_timeout(language):
     assert outcome(language, loop.get(language, "    while (1) {}\n}\n"), built) == "timeout"
 
 
+@pytest.mark.parametrize(
+    ("code", "packages"),
+    [
+        ('    if s[0] == \'"\' { return strings.ToUpper("a") }\n', {"strings"}),
+        ("    if s[0] == '\\'' { return sort.X }; return \"'\" + strconv.Y\n", {"sort", "strconv"}),
+        ("    a := `\" strings.X`; return errors.Y // don't sort.X\n", {"errors"}),
+        ('    return "\\" strings.X" + "http://" + bytes.Y /* regexp.X */\n', {"bytes"}),
+    ],
+)
+def test_packages_that_go_code_uses_are_imported_and_no_others(code, packages):
+    row = {key: str(value) for key, value in ROWS["go"].items()}
+    source = program("go", row, code + "}\n", "word", control=False)
+    imported = set(re.findall(r'"([^"]+)"', source.partition(")")[0]))
+    assert imported == packages | {"fmt", "os", "testing", "github.com/stretchr/testify/assert"}
+
+
 def test_extraction():
     task = HumanEvalPack()
     assert task.extract(sample_of("python"), "    return 1\n\n    # more\n\ndef g():") == "    return 1\n\n    # more\n"
@@ -160,7 +180,7 @@ def test_what_is_missing_counts_neither_way(monkeypatch):
             Workshop(language, 1)
 
     class Missing:
-        async def build(self, language, source, *, cpu_seconds):
+        async def build(self, language, source, needs, *, cpu_seconds):
             return SimpleNamespace(outcome="not_installed", stdout="", stderr="")
 
     assert judge(HumanEvalPack(), sample_of("go"), Says("}"), Missing()).outcome == "not_installed"
@@ -169,7 +189,58 @@ def test_what_is_missing_counts_neither_way(monkeypatch):
 def test_missing_libraries_are_named():
     shop = built_for("js").shop
     assert "js-md5" in shop.missing("const md5 = require('js-md5')") and not shop.missing("require('fs')")
-    assert shop.run("require('js-md5')").outcome == "not_installed"
+    assert shop.run("require('js-md5')", "require('js-md5')").outcome == "not_installed"
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("js", "  // require('lodash')\n  return x + 2;\n}\n"),
+        ("js", "  return require('lodash').add(x, 1);\n}\n"),
+        ("cpp", "#include <foo/bar.h>\n    return x + 1;\n}\n"),
+        ("rust", '    Regex::new("x"); x + 1\n}\n'),
+    ],
+)
+def test_no_answer_takes_itself_out_of_the_count(language, code):
+    assert outcome(language, code, built_for(language)) in ("error", "syntax")
+
+
+def test_what_the_problem_needs_counts_neither_way_whatever_the_answer():
+    sample = replace(sample_of("rust"), gold='    md5::compute("x"); x + 1\n}\n')
+    built = built_for("rust")
+    assert asyncio.run(HumanEvalPack().judge_code(sample, "    x + 1\n}\n", built)).outcome == "not_installed"
+
+
+def tool(path, answer):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{answer}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("place", ["bin/node", ".local/bin/node", "../bin/node"])
+def test_a_tool_beside_the_users_files_opens_nothing(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    path = tmp_path / "home" / place
+    tool(path, "echo fs")
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+    with pytest.raises(FileNotFoundError, match=f"would get to read all of {path.resolve().parents[1]}; install it"):
+        Workshop("js", 1)
+
+
+def test_a_tool_in_a_folder_of_its_own_in_the_home_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tool(tmp_path / ".nvm" / "bin" / "node", "echo fs")
+    monkeypatch.setenv("PATH", f"{tmp_path / '.nvm' / 'bin'}:{os.environ['PATH']}")
+    assert find_tool(BUILT["js"]) == (str(tmp_path / ".nvm" / "bin" / "node"), tmp_path / ".nvm")
+
+
+def test_a_tool_that_does_not_work_is_not_installed(tmp_path, monkeypatch):
+    tool(tmp_path / "bin" / "rustc", "echo no default toolchain is configured >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    runners = Runners(1, unsafe=False)
+    result = asyncio.run(SandboxHandle(runners).build("rust", "fn main() {}", ""))
+    runners.close()
+    assert result.outcome == "not_installed" and "no default toolchain" in result.detail
 
 
 EVERY = "HARNESS_TEST_EVERY_PROBLEM"

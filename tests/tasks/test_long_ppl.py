@@ -94,8 +94,8 @@ def test_documents_of_a_folder_and_of_a_file(tmp_path):
     (tmp_path / "c.md").write_text("no")
     assert read_documents(tmp_path) == {"a": "one", "b": "two"}
     file = tmp_path / "d.jsonl"
-    file.write_text('{"text": "x", "id": 7}\n\n{"text": "y"}\n')
-    assert read_documents(file) == {"7": "x", "3": "y"}
+    file.write_text(r'{"text": "x\ud83d", "id": 7}' + "\n\n" + '{"text": "y"}\n')
+    assert read_documents(file) == {"7": "x\ufffd", "3": "y"}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,7 @@ def test_documents_of_a_folder_and_of_a_file(tmp_path):
     [
         ("d.jsonl", '{"text": "x"}\nno', "d.jsonl:2: not JSON"),
         ("d.jsonl", '{"body": "x"}', "d.jsonl:1: no field 'text'"),
+        ("d.jsonl", '{"text": "x"}\n{"text": "\\ud800 a"}', "d.jsonl:2: not JSON .*surrogates not allowed"),
         ("d.jsonl", "[]", "d.jsonl:1: no field 'text'"),
         ("d.jsonl", '{"text": "x", "id": [1]}', "d.jsonl:1: field 'id' is"),
         ("d.jsonl", '{"text": "x", "id": "2"}\n{"text": "y"}', "d.jsonl:2: a second document is called '2'"),

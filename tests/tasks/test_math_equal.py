@@ -13,17 +13,13 @@ from tasks.math_equal import PATIENCE, equal
 from tasks.math_form import number, read, tidy
 from tasks.math_units import clash, split_unit
 from tasks.math_workers import Answer
-from tests.bench.math_pairs import FILES, mistakes, pairs, table
+from tests.bench.math_pairs import FILES, mistakes, pairs, robust, table
 
 DOCS = Path(__file__).parents[2] / "docs" / "protocols.md"
 
 
 def no_algebra(gold, answer):
     raise AssertionError(f"algebra was asked about {gold!r} and {answer!r}")
-
-
-def robust(gold, answer):
-    return equal(gold, answer).equal
 
 
 @pytest.mark.parametrize(("name", "size"), zip(FILES, (100, 40), strict=True))

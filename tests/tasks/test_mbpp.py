@@ -102,6 +102,11 @@ def test_bad_data(rows, said):
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_mirrors_requests_are_rows_and_equal_ones_count_once():
+    wrapped = [{"doc": row, "request": kind} for row in (ROW, ROW | {"task_id": 12}) for kind in (1, 2)]
+    assert [sample.id for sample in MBPP().samples(lambda source: wrapped)] == ["mbpp/11", "mbpp/12"]
+
+
 def test_items_are_tasks_11_to_510():
     samples = MBPP().samples(rows_of("mbpp/mbpp.jsonl"))
     assert [sample.id for sample in samples] == [f"mbpp/{number}" for number in range(11, 511)]

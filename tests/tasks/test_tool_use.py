@@ -11,7 +11,7 @@ from tasks.api import TaskError
 from tasks.react import calls, first_call, normalised, react_prompt
 from tasks.rouge import rouge_l
 from tasks.tool_use import FALSE_POSITIVE, INPUT, SELECTION, ToolUse
-from tasks.tool_use_bfcl import ToolUseBFCL, accepted, candidates, subjects
+from tasks.tool_use_bfcl import ToolUseBFCL, accepted, candidates, topics
 from tests.tasks.scripted import Says, judge
 
 GOLD = 'Thought: I look it up.\nAction: search\nAction Input: {"query": "tides", "limit": 3}\nObservation: ...'
@@ -208,7 +208,7 @@ def test_candidates_do_not_depend_on_other_items_order_and_are_not_near_the_ques
 
 
 def test_words_and_accepted_values():
-    assert subjects("get_NBA.playerStats") == {"player", "stat"}
+    assert topics("get_NBA.playerStats") == {"player", "stat"}
     assert accepted({"a": [5, 6], "b": ["", 2], "c": [{"d": [1], "e": ["", 2]}], "f": [[{"g": ["x"]}]]}) == {
         "a": 5,
         "c": {"d": 1},

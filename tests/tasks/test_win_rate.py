@@ -95,5 +95,3 @@ def test_our_own_questions():
 def test_bad_rows(task):
     with pytest.raises(TaskError, match="field 'category' is missing"):
         task().samples(lambda source: [PAIR | {"category": None}])
-    with pytest.raises(TaskError, match="id 'p' is there twice"):
-        task().samples(lambda source: [PAIR, PAIR])

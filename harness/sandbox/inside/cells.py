@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from . import wire
@@ -31,35 +32,48 @@ def serve(channel: int, names: dict[str, Any]) -> None:
 
 
 def _run(source: str, names: dict[str, Any], seen: dict[str, float]) -> dict[str, Any]:
-    import ast  # here, so that only conversations pay for its pages
-
-    out, value, error, outcome = io.StringIO(), None, "", "ok"
+    out = io.StringIO()
+    came: dict[str, Any] = {"value": None, "figures": [], "images": []}
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            tree = ast.parse(source, NAME)
-            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-            exec(compile(tree, NAME, "exec"), names)
-            if isinstance(last, ast.Expr):
-                value = eval(compile(ast.Expression(last.value), NAME, "eval"), names)
-                names["_"] = value
-        except SyntaxError as problem:
-            outcome, error = "syntax", "".join(traceback.format_exception_only(problem))
-        except MemoryError:
-            outcome, error = "memory", "MemoryError"
-        except BaseException as problem:  # whatever the code raised: it is what the cell's author is told
-            below = problem.__traceback__ and problem.__traceback__.tb_next
-            outcome, error = "error", "".join(traceback.format_exception(type(problem), problem, below))
-        figures, images = _figures()
-        images += _saved(seen)
-    shown = "" if value is None else _shown(value)
+        # figures and pictures after an error too, as in a notebook; reading them may fail as the code itself may
+        endings = [_ending(_execute, source, names, came), _ending(_figures, came), _ending(_saved, seen, came)]
+    outcome, error = next((ending for ending in endings if ending[0] != "ok"), ("ok", ""))
+    shown = "" if came["value"] is None else _shown(came["value"])
     return {
         "outcome": outcome,
         "stdout": out.getvalue()[:KEEP],
         "value": shown[:KEEP],
         "error": error[-KEEP:],
-        "figures": figures,
-        "images": images,
+        "figures": came["figures"],
+        "images": came["images"],
     }
+
+
+def _ending(work: Callable[..., None], *args: object) -> tuple[str, str]:
+    """Outcome and error of work in which model-written code has its hand."""
+    try:
+        work(*args)
+    except SyntaxError as problem:
+        return "syntax", "".join(traceback.format_exception_only(problem))
+    except MemoryError:
+        return "memory", "MemoryError"
+    except BaseException as problem:  # whatever the code raised: it is what the cell's author is told
+        below = problem.__traceback__
+        for _ in range(2):  # this function and `work` are ours
+            below = below and below.tb_next
+        return "error", "".join(traceback.format_exception(type(problem), problem, below))
+    return "ok", ""
+
+
+def _execute(source: str, names: dict[str, Any], came: dict[str, Any]) -> None:
+    import ast  # here, so that only conversations pay for its pages
+
+    tree = ast.parse(source, NAME)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, NAME, "exec"), names)
+    if isinstance(last, ast.Expr):
+        came["value"] = eval(compile(ast.Expression(last.value), NAME, "eval"), names)
+        names["_"] = came["value"]
 
 
 def _shown(value: object) -> str:
@@ -69,34 +83,33 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
 
 
-def _figures() -> tuple[list[list[dict[str, Any]]], list[str]]:
+def _figures(came: dict[str, Any]) -> None:
     """What the open figures show, and their pictures; then closes them, as a notebook does."""
     pyplot: Any = sys.modules.get("matplotlib.pyplot")
-    figures: list[list[dict[str, Any]]] = []
-    images: list[str] = []
     if pyplot is None:
-        return figures, images
-    for number in pyplot.get_fignums():
-        figure = pyplot.figure(number)
-        if figure.axes:
-            figures.append([_axes(axes) for axes in figure.axes])
-            picture = io.BytesIO()
-            figure.savefig(picture, format="png")
-            if picture.tell() <= MOST_IMAGE_BYTES:
-                images.append(_text(picture.getvalue()))
-    pyplot.close("all")
-    return figures, images
+        return
+    try:
+        for number in pyplot.get_fignums():
+            figure = pyplot.figure(number)
+            if figure.axes:
+                came["figures"].append([_axes(axes) for axes in figure.axes])
+                picture = io.BytesIO()
+                figure.savefig(picture, format="png")
+                if picture.tell() <= MOST_IMAGE_BYTES:
+                    came["images"].append(_text(picture.getvalue()))
+    finally:
+        pyplot.close("all")
 
 
 def _axes(axes: Any) -> dict[str, Any]:
-    """One plot in plain numbers and words."""
+    """One plot in plain numbers and words; words and dates on an axis as the numbers that matplotlib draws."""
     kinds = [type(patch).__name__ for patch in axes.patches]
     bars = [patch for patch in axes.patches if type(patch).__name__ == "Rectangle"]
     return {
         "title": axes.get_title(),
         "xlabel": axes.get_xlabel(),
         "ylabel": axes.get_ylabel(),
-        "lines": [[float(y) for y in line.get_ydata()] for line in axes.lines],
+        "lines": [[float(y) for y in line.get_ydata(orig=False)] for line in axes.lines],
         "bars": [float(bar.get_height()) for bar in bars],
         "widths": [float(bar.get_width()) for bar in bars],
         "wedges": kinds.count("Wedge"),
@@ -104,16 +117,16 @@ def _axes(axes: Any) -> dict[str, Any]:
     }
 
 
-def _saved(seen: dict[str, float]) -> list[str]:
+def _saved(seen: dict[str, float], came: dict[str, Any]) -> None:
     """The pictures that the code wrote to the scratch folder since it was last asked."""
-    found = []
     for name in sorted(os.listdir()):
-        if name.lower().endswith(IMAGES) and seen.get(name) != (changed := os.stat(name).st_mtime):
+        if not name.lower().endswith(IMAGES) or not os.path.isfile(name):
+            continue
+        if seen.get(name) != (changed := os.stat(name).st_mtime):
             seen[name] = changed
             if os.stat(name).st_size <= MOST_IMAGE_BYTES:
                 with open(name, "rb") as file:
-                    found.append(_text(file.read()))
-    return found
+                    came["images"].append(_text(file.read()))
 
 
 def _text(data: bytes) -> str:

@@ -45,7 +45,8 @@ def serve(control: socket.socket, cpu_seconds: float) -> None:
         sys.setrecursionlimit(depth)
         for fd in fds:
             os.close(fd)
-        control.send(json.dumps([word, printed.getvalue()[:_MOST_OUTPUT]]).encode())
+        output = printed.getvalue()[:_MOST_OUTPUT].encode(errors="replace").decode()  # half an emoji is no UTF-8
+        control.send(json.dumps([word, output]).encode())
 
 
 class _CallError(BaseException):

@@ -1,6 +1,7 @@
 """Landlock: which files this process and its children may open, for good.
 
-Landlock does not cover chdir, stat, chmod, chown, setxattr, utime or sockets other than TCP; seccomp does (seccomp.py).
+Landlock does not cover chmod, chown, setxattr, utime or sockets other than TCP; seccomp does (seccomp.py). Neither
+denies chdir and stat: where Landlock stands alone, the code learns whether a path exists, its size and its dates.
 """
 
 from __future__ import annotations

@@ -15,38 +15,33 @@ import pytest
 from filelock import FileLock
 
 from harness import corpus as corpora
-from qwen_train import cli
-from qwen_train.data import files, pipeline
+from qwen_train.data import files, pipeline, scores
 from qwen_train.data import read as reading
+from tests.commands import typed
 from tests.qwen_train.data.corpora import prose, rows_of, write_jsonl
 
 
 class Command:
     """`qwen-train data` in this process."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.corpus, self.out = folder / "corpus", folder / "out"
         self.corpus.mkdir()
-        self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, *more: str, code: int = 0) -> str:
         """What it says, of which errors are one line."""
-        arguments = ["qwen-train", "data", "--corpus", str(self.corpus), "--out", str(self.out), *more]
-        self._monkeypatch.setattr("sys.argv", arguments)
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        said = self._capsys.readouterr()
-        assert (stop.value.code or 0) == code, said
+        done = typed("qwen-train", "data", "--corpus", self.corpus, "--out", self.out, *more)
+        assert done.returncode == code, done
         if code:
-            lines = [line for line in said.err.splitlines() if line.startswith("qwen-train: ")]
-            assert len(lines) == 1 and "Traceback" not in said.err
+            lines = [line for line in done.stderr.splitlines() if line.startswith("qwen-train: ")]
+            assert len(lines) == 1 and "Traceback" not in done.stderr
             return lines[0]
-        return said.out + said.err
+        return done.stdout + done.stderr
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(tmp_path, monkeypatch, capsys)
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
 
 
 def good(command: Command, count: int = 3, name: str = "good.jsonl") -> Path:
@@ -190,6 +185,35 @@ def test_the_corpus_changed_between_two_halves(command: Command, monkeypatch: py
     with path.open("a") as file:
         file.write(json.dumps({"text": prose(8)}) + "\n")
     assert "was begun with other documents (files differs)" in command(code=2)
+
+
+def test_a_finished_folder_stays_whatever_became_of_what_was_read(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = good(command, 12)
+    settings = command.corpus.with_name("data.yaml")
+    settings.write_text(f"quality: {{good: {path}, bad: {path}, least: 0}}")
+    command("--config", str(settings))
+    report = (command.out / "report.json").read_bytes()
+    path.unlink()
+    monkeypatch.setattr(scores, "train_quality", lambda *_: 1 / 0)
+    assert "is finished, of other" not in command("--config", str(settings))
+    (command.out / "work").mkdir()  # stopped before it was removed
+    command.corpus = command.corpus.with_name("other")
+    assert "is finished, of other documents; to read these give another --out" in command("--config", str(settings))
+    assert (command.out / "report.json").read_bytes() == report and not (command.out / "work").exists()
+    assert "was begun with quality = " in command(code=2)
+    (command.out / "spec.json").unlink()
+    assert "its spec.json is something else's" in command(code=2)
+
+
+def test_a_large_corpus_shows_every_long_stage(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    good(command, 40)
+    monkeypatch.setattr(pipeline, "QUIET_BYTES", 1000)
+    monkeypatch.setattr(pipeline.duplicates, "ENTRIES", 7)
+    said = command("--processes", "1")
+    for stage in ("cleaning", "exact copies", "near copies", "writing"):
+        assert f"{stage}: " in said
 
 
 def test_two_at_once_in_one_folder(command: Command) -> None:

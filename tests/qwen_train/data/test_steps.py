@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen_train.data import html, scores
+from qwen_train.data import html, pipeline, scores
 from qwen_train.data.config import DataConfig, Decontaminate, Perplexity, Quality
 from qwen_train.data.language import language
 from qwen_train.data.normalise import key, normalise
@@ -21,6 +22,7 @@ from qwen_train.data.pii import KINDS, mask
 from qwen_train.data.pipeline import run
 from qwen_train.data.rules import RULES, Facts, broken
 from qwen_train.errors import TrainError
+from qwen_train.tokenizer import vocabulary
 from tests.qwen_train.data.corpora import prose, rows_of, write_jsonl
 
 BENCH = Path(__file__).parents[4] / "shared" / "bench"
@@ -36,6 +38,7 @@ def test_the_normal_form(text: str) -> None:
 
 def test_what_is_kept_and_what_goes() -> None:
     assert normalise("\ufeffCafe\u0301 \t\r\n\r\n\r\n\r\n\r\n    x\u200b = 1\x00\r") == "Café\n\n\n    x = 1"
+    assert normalise("e\u200b\u0301") == "é"
     assert key("Same  TEXT，１２") == key("same text,12\n") != key("same text,13")
     assert key("a+b") != key("a-b")  # signs tell programs apart
 
@@ -160,6 +163,36 @@ def test_the_quality_classifier_learns_a_difference(tmp_path: Path) -> None:
         scores.train_quality(Quality(good=tmp_path / "few.jsonl", bad=tmp_path / "bad.jsonl"), "text", tmp_path)
 
 
+def test_the_classifier_learns_the_text_of_pages_as_it_will_judge_it(tmp_path: Path) -> None:
+    """Good pages and bad ones in plain words: tags are no sign of goodness."""
+    sides = {"good": ("calm", 0, "<html><body><p class='x'>{}</p></body></html>"), "bad": ("click", 100, "{}")}
+    for name, (word, first, frame) in sides.items():
+        texts = [frame.format(f"{prose(first + n)} {word} {word}") for n in range(20)]
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": text} for text in [*texts, "<html><body></body></html>"]])
+    wanted = Quality(good=tmp_path / "good.jsonl", bad=tmp_path / "bad.jsonl")
+    facts = scores.train_quality(wanted, "text", tmp_path)
+    assert (facts["good"], facts["bad"]) == (20, 20)  # the pages without text are none
+    learnt = scores.Scores(DataConfig(quality=wanted), tmp_path)
+    plain = prose(500)
+    assert learnt.quality(f"{plain} html body p class x") == pytest.approx(learnt.quality(plain), abs=0.02)
+    assert learnt.quality(f"{plain} calm calm") > 0.5 > learnt.quality(f"{plain} click click")
+
+
+def test_a_damaged_file_of_examples_is_named(tmp_path: Path) -> None:
+    good = write_jsonl(tmp_path / "good.jsonl", [{"text": prose(n)} for n in range(20)])
+    (tmp_path / "bad.jsonl.gz").write_bytes(gzip.compress(good.read_bytes())[:-20])
+    with pytest.raises(TrainError, match=r"quality: .*bad\.jsonl\.gz: damaged or unreadable"):
+        scores.train_quality(Quality(good=good, bad=tmp_path / "bad.jsonl.gz"), "text", tmp_path)
+
+
+def test_a_vocabulary_is_learnt_from_the_text_of_pages(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(
+        f"<html><body><nav>menu menu</nav><article><p>{prose(1)}</p></article></body></html>"
+    )
+    (text,) = vocabulary.texts([tmp_path])
+    assert text.split() == prose(1).split()
+
+
 def test_the_perplexity_is_the_models(tiny: Path, tmp_path: Path) -> None:
     import torch
     from tokenizers import Tokenizer
@@ -172,6 +205,15 @@ def test_the_perplexity_is_the_models(tiny: Path, tmp_path: Path) -> None:
     dropped = made.dropped(text)
     assert dropped and dropped[0] == "perplexity" and float(dropped[1][0]) == pytest.approx(math.exp(loss), rel=1e-3)
     assert made.dropped("") is None
+
+
+def test_after_a_run_threads_are_as_before_and_no_model_stays(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    corpus = write_jsonl(tmp_path / "a.jsonl", [{"text": prose(n)} for n in range(3)])
+    torch.set_num_threads(2)  # the fixture of all tests here puts it back
+    run(DataConfig(perplexity=Perplexity(model=str(tiny), most=1e9, tokens=20)), [corpus], tmp_path / "out", 1)
+    assert torch.get_num_threads() == 2 and pipeline._MINE == []
 
 
 def test_instructions_with_test_items_are_removed(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Not covered: what a good size is.
 from __future__ import annotations
 
 import base64
+import json
 import sysconfig
 from itertools import accumulate
 from pathlib import Path
@@ -22,8 +23,9 @@ from qwen_model.config import ModelError
 from qwen_model.download import DownloadError
 from qwen_model.qwen_tokenizer import CONTROL, SPLIT, QwenTokenizer
 from qwen_train.errors import TrainError
-from qwen_train.tokenizer.train import expand, train
+from qwen_train.tokenizer.train import expand, ranks_of, train
 from qwen_train.tokenizer.vocabulary import read_tiktoken, write_vocabulary
+from tests.commands import typed
 
 MODULES = ("argparse", "ast", "difflib", "inspect", "pdb", "random", "tarfile", "typing")
 TEXTS = [(Path(sysconfig.get_path("stdlib")) / f"{name}.py").read_text(encoding="utf-8") for name in MODULES]
@@ -153,6 +155,13 @@ def test_the_released_vocabulary_can_be_expanded(tmp_path: Path) -> None:
     assert len(load_tokenizer(tmp_path).encode(CHINESE[0])) < len(QwenTokenizer(obtain_vocabulary()).encode(CHINESE[0]))
 
 
+def test_a_size_without_merges_is_refused() -> None:
+    for size in (257, 464):
+        with pytest.raises(TrainError, match=f"--vocab-size: {size} ids; the bytes and control tokens alone are 464"):
+            ranks_of(size, "--vocab-size")
+    assert ranks_of(465, "--vocab-size") == 257 and len(train(TEXTS[:1], 257)) == 257
+
+
 def test_too_little_text_is_said(tokens: list[bytes]) -> None:
     with pytest.raises(TrainError, match=r"only 2.. of 5,000 tokens"):
         train(["tiny tiny"], 5000)
@@ -181,3 +190,38 @@ def test_ranks_need_not_be_in_the_order_of_lines(tmp_path: Path) -> None:
     lines = [f"{base64.b64encode(bytes([value])).decode()} {255 - value}\n" for value in range(256)]
     (tmp_path / "base.tiktoken").write_text("".join(lines))
     assert read_tiktoken(tmp_path / "base.tiktoken") == [bytes([value]) for value in reversed(range(256))]
+
+
+def test_a_vocabulary_is_expanded_and_measured_by_the_commands(tokens: list[bytes], tmp_path: Path) -> None:
+    """One token of two digits is left out, 40 are learnt; what the report counts is what the tokenizer gives."""
+    try:
+        obtain_vocabulary()  # the report has its row
+    except DownloadError as error:
+        pytest.skip(f"no qwen.tiktoken: {error}")
+    base = write_vocabulary(tmp_path / "base", [*tokens[:300], b"20", *tokens[300:900]])
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "zh.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in CHINESE))
+    arguments = ("--corpus", tmp_path / "texts", "--base", base, "--vocab-size", 940 + len(CONTROL))
+    done = typed("qwen-train", "tokenizer", "expand", *arguments, "--out", tmp_path / "made")
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "made" / "qwen.tiktoken"
+    assert done.stdout == f"900 tokens kept, 1 of several digits left out, 40 new: {written}\n"
+    made = read_tiktoken(written)
+    assert made[:900] == tokens[:900] and len(made) == 940 and "天下".encode() in made[900:]
+    arguments = ("--tokenizer", tmp_path / "made", "--texts", tmp_path / "texts", "--baseline", "made")
+    done = typed("qwen-train", "tokenizer", "report", *arguments, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "report" / "tokenizers.json").read_text(encoding="utf-8"))["rows"]
+    found = {row["tokenizer"]: row for row in rows if row["text"] == "zh"}
+    assert {"made", "qwen", "cl100k-like"} <= set(found) and found["made"]["ratio"] == 1
+    assert found["made"]["tokens"] == length(made, CHINESE)
+    assert found["made"]["bytes"] == sum(len(text.encode()) for text in CHINESE)
+
+
+def test_a_mistake_in_a_command_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    done = typed(
+        "qwen-train", "tokenizer", "expand", "--corpus", tmp_path, "--vocab-size", 400, "--out", tmp_path / "o"
+    )
+    assert done.returncode == 2 and done.stderr.startswith("qwen-train: --vocab-size 400: ")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "o").exists()
