@@ -12,6 +12,7 @@ from harness.sandbox import SandboxUnavailable, probe
 from harness.sandbox.languages import LANGUAGES, find_tool
 from qwen_model.catalogue import CATALOGUE, available, hub_problem
 from qwen_model.download import cache_dir
+from tasks.api import Source, TaskError
 
 
 def examine() -> list[list[str]]:
@@ -37,12 +38,15 @@ def examine() -> list[list[str]]:
         rows.append([f"model {name}", "here" if path else "to be fetched", str(path or "")])
     data = Data(None)
     sources = {source.name: source for name in task_names() for source in task_class(name).sources()}
-    for name, source in sorted(sources.items()):
+    return [*rows, *(_data_set(name, source, data) for name, source in sorted(sources.items()))]
+
+
+def _data_set(name: str, source: Source, data: Data) -> list[str]:
+    try:
         place = data.local(source)
-        rows.append(
-            [f"data {name}", "here" if place else "to be fetched", place or f"or --data-dir with {source.files[0]}"]
-        )
-    return rows
+    except (TaskError, OSError) as error:
+        return [f"data {name}", "cannot be read", str(error)]
+    return [f"data {name}", "here" if place else "to be fetched", place or f"or --data-dir with {source.files[0]}"]
 
 
 def _kernels() -> list[str]:
@@ -60,7 +64,7 @@ def _languages() -> list[list[str]]:
             find_tool(language)
             rows.append([f"language {name}", "here", ""])
         except FileNotFoundError as error:
-            rows.append([f"language {name}", "not installed", f"{error}: needed to judge humanevalpack's problems"])
+            rows.append([f"language {name}", "not installed", f"{error}; humanevalpack's {name} problems need it"])
     return rows
 
 

@@ -63,6 +63,8 @@ def test_doctor_says_what_is_in_place_and_what_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k" / "test.jsonl").write_text(json.dumps({"question": "?", "answer": "#### 1"}))
+    (tmp_path / "math23k").mkdir()
+    (tmp_path / "math23k" / "test.jsonl").write_text('{"half')
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(doctor, "hub_problem", lambda: "unplugged")
@@ -75,12 +77,14 @@ def test_doctor_says_what_is_in_place_and_what_is_not(tmp_path, monkeypatch):
     assert rows["isolation"][0] in (*TIERS, "none: tasks that run code refuse")
     assert rows["decoding kernels"] == ("none: slower", "no compiler")
     state, detail = rows["language go"]
-    assert state == "not installed" and "install go" in detail and "humanevalpack's go problems" in detail
+    assert state == "not installed" and "go (for go) not installed" in detail and "humanevalpack's go" in detail
     assert rows["cache"][0].endswith(" GB free, writable") and rows["cache"][1] == str(tmp_path / "cache")
     assert rows["model hub"] == ("unreachable", "unplugged")
     assert all(rows[f"model {name}"] == ("to be fetched", "") for name in CATALOGUE)
     assert rows["data GSM8K test"][0] == "here" and "gsm8k/test.jsonl" in rows["data GSM8K test"][1]
-    assert rows["data Math23K test"] == ("to be fetched", "or --data-dir with math23k/test.jsonl")
+    state, detail = rows["data Math23K test"]
+    assert state == "cannot be read" and "math23k/test.jsonl:1: not JSON" in detail
+    assert rows["data MBPP"] == ("to be fetched", "or --data-dir with mbpp/mbpp.jsonl")
     assert not (tmp_path / "cache").exists(), "looking makes no folder"
     monkeypatch.setattr(doctor, "examine", lambda: found)
     done = typed("harness", "doctor")
