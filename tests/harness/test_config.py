@@ -39,11 +39,13 @@ def test_a_file_says_the_same_as_the_command_line(tiny, tmp_path):
 
 def test_a_nought_is_kept_and_what_is_left_out_is_not(tiny, tmp_path):
     asked = ("--task", SUMS, "--model", tiny, "--limit", 2, "--seed", 0, "--temperature", 0)
-    assert typed("run", *asked, "--out", tmp_path / "run").exit_code == 0
+    assert typed("harness", "run", *asked, "--out", tmp_path / "run").returncode == 0
     kept = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
     assert (kept["seed"], kept["temperature"]) == (0, 0)
     assert not {"shots", "filter", "quiet", "top-p"} & set(kept)
-    assert typed("run", "--config", tmp_path / "run" / "run.yaml", "--out", tmp_path / "again").exit_code == 0
+    assert (
+        typed("harness", "run", "--config", tmp_path / "run" / "run.yaml", "--out", tmp_path / "again").returncode == 0
+    )
     assert Run(tmp_path / "again").spec == Run(tmp_path / "run").spec
 
 

@@ -223,5 +223,5 @@ def test_a_mistake_in_a_command_is_one_line(tmp_path: Path) -> None:
     done = typed(
         "qwen-train", "tokenizer", "expand", "--corpus", tmp_path, "--vocab-size", 400, "--out", tmp_path / "o"
     )
-    assert done.returncode == 2 and done.stderr.startswith("qwen-train: --vocab-size 400: ")
+    assert done.returncode == 2 and done.stderr.startswith("qwen-train: --vocab-size: 400 ids; ")
     assert done.stderr.count("\n") == 1 and not (tmp_path / "o").exists()
