@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from harness.records import write_atomic
 from harness.workers import cores, workers
-from qwen_model.progress import Meter, say
+from qwen_model.progress import Meter
 from qwen_train.data import decontaminate, duplicates, scores
 from qwen_train.data.clean import Cleaner
 from qwen_train.data.config import DataConfig
@@ -244,7 +244,7 @@ def run(config: DataConfig, corpus: Sequence[Path], out: Path, processes: int | 
 def _run(stages: Stages, processes: int) -> None:
     if (stages.out / REPORT).is_file():
         if _same_config(stages)["corpus"] != list(map(str, stages.corpus)):
-            say(f"{stages.out}: is finished, of other documents; to read these give another --out, or delete it")
+            raise TrainError(f"{stages.out}: is finished, of other documents; give another --out, or delete it")
         if stages.work.is_dir():
             stages.finish()
         return

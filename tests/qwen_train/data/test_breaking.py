@@ -197,11 +197,12 @@ def test_a_finished_folder_stays_whatever_became_of_what_was_read(
     report = (command.out / "report.json").read_bytes()
     path.unlink()
     monkeypatch.setattr(scores, "train_quality", lambda *_: 1 / 0)
-    assert "is finished, of other" not in command("--config", str(settings))
     (command.out / "work").mkdir()  # stopped before it was removed
+    command("--config", str(settings))
+    assert not (command.out / "work").exists()
     command.corpus = command.corpus.with_name("other")
-    assert "is finished, of other documents; to read these give another --out" in command("--config", str(settings))
-    assert (command.out / "report.json").read_bytes() == report and not (command.out / "work").exists()
+    assert "is finished, of other documents; give another --out" in command("--config", str(settings), code=2)
+    assert (command.out / "report.json").read_bytes() == report
     assert "was begun with quality = " in command(code=2)
     (command.out / "spec.json").unlink()
     assert "its spec.json is something else's" in command(code=2)
