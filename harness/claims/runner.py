@@ -25,6 +25,8 @@ from harness.records import write_atomic
 from tasks.api import TaskError
 
 _LOOK_SECONDS = 0.5
+_TRUSTED_SECONDS = 600
+"""Of the estimates: so many count as much as what the finished jobs took, which is short at first and says little."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -153,7 +155,7 @@ class _Whole:
     def left(self) -> float:
         """Seconds, by the estimates of what is not done, as much longer or shorter as the finished ones were."""
         expected = sum(60 * job.minutes for job in self._jobs if job.out in self._done)
-        pace = sum(self._done.values()) / expected if expected else 1.0
+        pace = (sum(self._done.values()) + _TRUSTED_SECONDS) / (expected + _TRUSTED_SECONDS)
         waiting = [job for job in self._jobs if job.out not in self._done and job.out not in self._failed]
         left = 0.0
         for job in waiting:

@@ -113,6 +113,14 @@ def test_a_failure_is_named_and_the_rest_goes_on(tmp_path, capfd):
     assert "[2/5] toy seed-1: base; about" in told and "failed: toy seed-1: base: no such thing" in told
 
 
+def test_estimates_count_beside_the_first_finished_jobs(tmp_path):
+    found = jobs(tmp_path, {name: one.model_copy(update={"minutes": 10}) for name, one in STEPS.items()})
+    assert runner._Whole(found).left() == 5 * 600
+    found[0].marker.write_text(json.dumps({"key": found[0].key, "seconds": 0.0}))
+    # ten minutes of estimates count beside the ten that took nothing
+    assert runner._Whole(found).left() == 4 * 600 / 2
+
+
 def test_a_recipe_lies_beside_the_folder(tmp_path):
     code = NOTE + " print(pathlib.Path(sys.argv[2]).read_text())"
     steps = STEPS | {
