@@ -162,7 +162,7 @@ PATHS: dict[str, Callable[[Decoder, Expected], float]] = {
     "padding left": lambda model, expected: padded(model, expected, "left"),
     "shared prefix, packed": prefix,
     "prefixes and texts in one pass": lambda model, expected: prefix(model, expected, 500),
-    "in pieces, static cache": chunks,
+    "in pieces, behind a cache": chunks,
     "decoding in a batch": decoding,
 }
 
