@@ -41,7 +41,7 @@ class GSM8K(Task):
     """Eight worked examples, then the question; the last run of digits is the answer."""
 
     name: ClassVar[str] = "gsm8k"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "GSM8K, 8-shot with worked steps"
     protocol: ClassVar[Literal["base", "chat"]] = "base"
     shots: ClassVar[int] = 8

@@ -17,7 +17,7 @@ class Math23K(Task):
     """The last number, fraction or percentage of the reply is within 0.0001 of the answer."""
 
     name: ClassVar[str] = "math23k"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Math23K, 0-shot chat"
     protocol: ClassVar[Literal["base", "chat"]] = "chat"
     shots: ClassVar[int] = 0

@@ -53,7 +53,7 @@ class Math401(Task):
     """The measure `relative error` is the data set's own: at most 10, and 10 where there is no number."""
 
     name: ClassVar[str] = "math401"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Math401, 0-shot chat"
     protocol: ClassVar[Literal["base", "chat"]] = "chat"
     shots: ClassVar[int] = 0

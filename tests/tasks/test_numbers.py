@@ -39,6 +39,7 @@ from tasks.numbers import last_number, last_value
         ("2.5×10^{11}", "2.5e11"),
         (r"2.5 \times 10^{-3}", "0.0025"),
         ("1.5e-3", "0.0015"),
+        ("about 1.5e-3.", "0.0015"),
         ("1e1234", "1"),  # no number of this size is meant
         ("共5个", "5"),
         ("9" * 5000, "9" * 5000),
