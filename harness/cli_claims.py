@@ -113,7 +113,12 @@ def _command(results: Path, models: Path | None, data_dir: Path | None) -> list[
 
 
 def _print_jobs(jobs: Sequence[Job]) -> None:
-    rows = [[job.name, "done" if job.done else f"{job.minutes:g}", shlex.join(job.command)] for job in jobs]
-    print_table(["step", "minutes", "command"], rows)
+    rows = [[job.name, *_minutes(job), shlex.join(job.command)] for job in jobs]
+    print_table(["step", "minutes", "so far", "command"], rows)
+    took = sum(job.seconds / 60 for job in jobs if job.done)
     left = sum(job.minutes for job in jobs if not job.done)
-    typer.echo(f"{len(jobs)} commands, about {left:.0f} minutes left on two cores")
+    typer.echo(f"{len(jobs)} commands: {took:.0f} minutes taken, about {left:.0f} left on two cores")
+
+
+def _minutes(job: Job) -> tuple[str, str]:
+    return (f"{job.seconds / 60:.1f}", "taken") if job.done else (f"{job.minutes:g}", "expected")

@@ -31,9 +31,9 @@ def claims(*options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def finish(job: Job) -> None:
+def finish(job: Job, seconds: float = 1.0) -> None:
     job.marker.parent.mkdir(parents=True, exist_ok=True)
-    job.marker.write_text(json.dumps({"key": job.key, "step": job.step, "seconds": 1.0, "command": []}))
+    job.marker.write_text(json.dumps({"key": job.key, "step": job.step, "seconds": seconds, "command": []}))
 
 
 def table3(folder: Path, seeds: tuple[int, ...] = (1, 2, 3)) -> None:
@@ -139,7 +139,10 @@ def test_a_family_of_ones_own(tmp_path):
     )
     family.write_text("family: mine\ntrained: 512\n" + sizes)
     dry = claims("--models", str(family), "--results", str(tmp_path), "--only", "mmlu-logn", "--dry-run").stdout
-    assert "4 commands" in dry and "logn=on" in dry
+    assert "4 commands: 0 minutes taken" in dry and "logn=on" in dry
+    finish(Plan(read_family(family), tmp_path, None).jobs(experiments(["mmlu-logn"]))[0], seconds=90)
+    dry = claims("--models", str(family), "--results", str(tmp_path), "--only", "mmlu-logn", "--dry-run").stdout
+    assert "4 commands: 2 minutes taken" in dry and "1.5" in dry
     said = json.loads(
         claims("--models", str(family), "--results", str(tmp_path), "--no-run", "--json").stdout
     )["claims"]  # fmt: skip
