@@ -1,4 +1,4 @@
-"""Progress of a download on standard error."""
+"""Progress over bytes that are fetched, read or written, on standard error."""
 
 from __future__ import annotations
 
