@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import Estimate, Run, RunError
+from harness.records import MICRO, Estimate, Run, RunError
 from reports import paper
 from reports.cells import CELLS, Source
 from reports.plot import save
@@ -50,7 +50,7 @@ def points(runs: Sequence[Run], task: str, measure: str) -> list[Point]:
 
 def _point(run: Run, task: str, measure: str, parameters: int, estimate: Estimate) -> Point:
     kinds = run.spec["tasks"][task].get("measures") or {}
-    scale = 100 if kinds.get(measure, "share") == "share" else 1
+    scale = 100 if kinds.get(measure.removesuffix(MICRO), "share") == "share" else 1
     model = str(run.spec["model"]["name"])
     return Point(model, parameters, scale * estimate.value, scale * estimate.low, scale * estimate.high)
 

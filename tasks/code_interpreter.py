@@ -123,7 +123,7 @@ class CodeInterpreter(Task):
     """Executable rate: the share of items whose code ran without an error; an item without code counts as failed."""
 
     name: ClassVar[str] = "code-interpreter"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Code interpreter, executable rate"
     protocol: ClassVar[Literal["base", "chat"]] = "chat"
     shots: ClassVar[int] = 0
@@ -213,6 +213,7 @@ class CodeInterpreterGSM8K(GSM8KChat):
     """The last number of the whole conversation, as the released script reads it."""
 
     name = "code-interpreter-gsm8k"
+    version = 1
     title = "GSM8K with a code interpreter"
     measures: ClassVar[Mapping[str, Kind]] = {}
     decoding = DECODING

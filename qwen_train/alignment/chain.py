@@ -14,7 +14,7 @@ from qwen_train.alignment.recipes import checked
 from qwen_train.alignment.reward import run_reward
 from qwen_train.alignment.settings import SFT, PPORecipe, Reward
 from qwen_train.alignment.sft import run_sft
-from qwen_train.alignment.stage import FILES, Say
+from qwen_train.alignment.stage import FILES, Say, deal
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.recipe_file import read_recipe_table
@@ -49,6 +49,8 @@ def run_chain(
             for file in getattr(settings[name], field, []):
                 if not Path(file).is_file():
                     raise TrainError(f"{file}: no such file, which {recipe} wants for {name}; see docs/alignment.md")
+        if not models[name].exists():
+            deal(settings[name], world)
     unknown = [change for change in changes if change.partition(".")[0] not in STAGES]
     if unknown:
         raise TrainError(f"--set: {unknown[0]!r} does not begin with one of {', '.join(STAGES)} and a dot")

@@ -46,11 +46,11 @@ def answer_logprobs(model: Decoder, row: Row) -> Tensor:
 
 def run_dpo(recipe: DPO, folder: Path, world: World, say: Say) -> Path:
     """Train, and export the policy to `folder`/model; goes on after any stop."""
-    deal("batch", recipe.batch, world)
     exported, run = folder / "model", of_run(recipe)
     if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
+    deal(recipe, world)
     model, reference = (begin_with(recipe.model).to(world.device) for _ in range(2))
     tokenizer = chat_tokenizer(tokenizer_of(model))
     learnt = decided("data", tokenizer, recipe, folder, world, say)

@@ -35,14 +35,13 @@ SHOWN = 4
 
 def run_ppo(recipe: PPORecipe, folder: Path, world: World, say: Say) -> Path:
     """Train, and export the policy to `folder`/model; the same call goes on after any stop."""
-    responses, parts = recipe.ppo.queries * recipe.ppo.responses, recipe.ppo.minibatches
-    deal(f"ppo: queries x responses in {parts} minibatches", responses, world, parts)
     by_model = not is_function(recipe.reward)
     judged_by = find_checkpoint(recipe.reward).fingerprint if by_model else sha256_file(file_of(recipe.reward))
     exported, run = folder / "model", of_run(recipe, reward=judged_by)
     if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
+    deal(recipe, world)
     settings, length = recipe.ppo, recipe.length
     policy, reference = begin_with(recipe.model), begin_with(recipe.model)
     value = begin_with(recipe.reward if by_model else recipe.model, scalar=True, seed=recipe.seed)
@@ -102,9 +101,14 @@ class PPOTrainer(Trainer):
 
     def _take(self) -> Outcome:
         torch.manual_seed(hash((self.seed, self.step, self.world.rank)))
-        self.told, experience = self.ppo.step(self.step)
+        try:
+            self.told, experience = self.ppo.step(self.step)
+        except RuntimeError as error:
+            self._explain(error)
+            raise
         for update in (self.ppo.policy, self.ppo.value):
             if update.in_a_row >= update.guard.patience:
+                self.checkpoints.wait()  # what is being written is from before too
                 raise TrainError(
                     f"{update.in_a_row} updates in a row would have broken a model; the checkpoints are from before:"
                     " lower its learning_rate"

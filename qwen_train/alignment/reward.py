@@ -45,11 +45,11 @@ class PairLoss(nn.Module):
 
 def run_reward(recipe: Reward, folder: Path, world: World, say: Say) -> Path:
     """Train, and export the reward model to `folder`/model with its calibration; goes on after any stop."""
-    deal("batch", recipe.batch, world)
     exported, run = folder / "model", of_run(recipe)
     if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
+    deal(recipe, world)
     model = begin_with(recipe.model, scalar=True, dropout=recipe.dropout, seed=recipe.seed)
     tokenizer = chat_tokenizer(tokenizer_of(model))
     learnt = read_encoded("data", tokenizer, recipe, folder, world, say)

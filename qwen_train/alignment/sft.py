@@ -27,11 +27,11 @@ def run_sft(recipe: SFT, folder: Path, world: World, say: Say) -> Path:
 
     Raises TrainError or ModelError, one line each, and Stopped after a signal.
     """
-    deal("batch", recipe.batch, world)
     exported, run = folder / "model", of_run(recipe)
     if finished(exported, run):
         say(f"{exported}: trained already by this recipe")
         return exported
+    deal(recipe, world)
     model = begin_with(recipe.model, dropout=recipe.dropout)
     tokenizer = chat_tokenizer(tokenizer_of(model))
     learnt = read_encoded("data", tokenizer, recipe, folder, world, say)

@@ -12,7 +12,7 @@ from qwen_model.checkpoint import find_checkpoint
 from qwen_model.download import sha256_file
 from qwen_train.alignment.conversations import BadRow
 from qwen_train.alignment.models import export
-from qwen_train.alignment.settings import Stage
+from qwen_train.alignment.settings import DPO, SFT, PPORecipe, Reward, Stage
 from qwen_train.errors import TrainError
 from qwen_train.parallel import World
 from qwen_train.trainer import Trainer
@@ -38,8 +38,13 @@ def keep_bad(bad: Sequence[BadRow], field: str, folder: Path, world: World, say:
         write_atomic(kept, lines.encode("utf-8", "backslashreplace").decode())  # a lone surrogate is escaped
 
 
-def deal(field: str, size: int, world: World, parts: int = 1) -> None:
-    """Raise TrainError unless `parts` of a batch can each be dealt evenly to all processes."""
+def deal(recipe: SFT | Reward | DPO | PPORecipe, world: World) -> None:
+    """Raise TrainError unless a step's batch, or each of its minibatches, can be dealt evenly to all processes."""
+    if isinstance(recipe, PPORecipe):
+        size, parts = recipe.ppo.queries * recipe.ppo.responses, recipe.ppo.minibatches
+        field = f"ppo: queries x responses in {parts} minibatches"
+    else:
+        field, size, parts = "batch", recipe.batch, 1
     if world.size > 1 and size % (world.size * parts):
         raise TrainError(
             f"{field}: {size} cannot be dealt evenly to {world.size} processes; give a multiple of {world.size * parts}"
@@ -61,7 +66,7 @@ def of_run(recipe: Stage, **more: str) -> dict[str, Any]:
     return {
         "identity": identity,
         "changeable": rates,
-        "smaller": "lower length, or set dtype: bfloat16",
+        "smaller": "begin anew under another --out, with a lower length or dtype: bfloat16",
         "seed": recipe.seed,
         "checkpoint_every": recipe.checkpoint_every,
         "keep": recipe.keep,

@@ -21,7 +21,9 @@ from qwen_train.tokens.store import Array, Stream, TokenFiles
 from qwen_train.trainer import Micro
 
 BLOCK = 1024
-"""Slots over which the weights hold exactly; a source with a smaller share than 1 in so many is not read."""
+"""Slots over which the weights hold exactly; a source whose share is too small for one of them is not read."""
+MOST_UNREAD = 0.1
+"""Share of the tokens that may lie in such sources."""
 
 
 def draw(*parts: int | str) -> int:
@@ -94,9 +96,16 @@ class Mixture:
         if 0 in slots.values():
             small = next(name for name, count in slots.items() if not count)
             raise TrainError(f"training.weights: {small!r} has less than 1/{BLOCK} of the tokens; leave it out")
+        unread = 1 - sum(len(streams[name]) for name in slots or streams) / sum(map(len, streams.values()))
+        if unread > MOST_UNREAD:
+            count = f"{len(streams) - len(slots)} of {len(streams)} sources"
+            raise TrainError(
+                f"{files.folder}: {count}, with {unread:.0%} of the tokens, are too small to be read;"
+                " write the token files anew from documents of fewer sources"
+            )
         self.sources = [Source(streams[name], length, seed) for name in slots or streams]
         self.left_out = sorted(streams.keys() - slots.keys())
-        """Sources that are not read: shorter than one sequence, or less than 1/BLOCK of the tokens."""
+        """Sources that are not read: shorter than one sequence, or too few of the tokens for one slot of BLOCK."""
         self.seed, self.length = seed, length
         self._per_block = list(slots.values())
         self._slots: Array = np.repeat(np.arange(len(slots)), self._per_block)
@@ -161,7 +170,7 @@ class TokenBatches:
         self.batch, self.micro_batch, self.across_documents = batch, micro_batch, across_documents
         if mixture.left_out and world.first:
             say(
-                f"not read, each shorter than a sequence or less than 1/{BLOCK} of the tokens:"
+                f"not read, each shorter than a sequence or too small for one of {BLOCK} slots:"
                 f" {', '.join(mixture.left_out)}"
             )
 

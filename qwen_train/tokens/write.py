@@ -34,6 +34,9 @@ QUIET_BYTES = 4 << 20
 _UNSAFE = re.compile(rf"\A\.|\A{VALIDATION[0]}(?={VALIDATION[1:]}\Z)|[^\w.-]")
 """Of a source's name: signs, a dot that would hide the file, and the first letter of the held-out set's name."""
 
+_LONGEST = 200
+"""Bytes of a set's name, to which endings come; file systems take 255."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -179,12 +182,17 @@ def _encode(numbered: tuple[int, Part]) -> dict[str, Any]:
 
 
 def _set_name(source: Any) -> str:
-    """A source's name as a file's: percent-encoded where it has to be, so that no two sources share one."""
+    """A source's name as a file's: percent-encoded where it has to be, and a long one cut with a digest behind it, so
+    that no two sources share one."""
 
     def escaped(found: re.Match[str]) -> str:
         return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
 
-    return _UNSAFE.sub(escaped, str(source or "text"))
+    name = _UNSAFE.sub(escaped, str(source or "text"))
+    if len(name.encode()) > _LONGEST:
+        digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+        name = f"{name.encode()[: _LONGEST - 17].decode(errors='ignore')}-{digest}"
+    return name
 
 
 def _key(text: str) -> int:

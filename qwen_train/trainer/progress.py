@@ -20,9 +20,13 @@ def peak_memory(device: torch.device) -> float:
     """The most memory in use so far, in MB: of the GPU, or of the process where there is none."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform == "darwin":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return peak_resident() / 1e6
+        return most / 1e6
+    try:
+        return peak_resident() / 1e6
+    except OSError:  # some containers do not tell; this begins with the peak of the process that started this one
+        return most * 1024 / 1e6
 
 
 class Speedometer:

@@ -125,7 +125,7 @@ class Trainer:
         if not steps:
             return 0
         facts = read_facts(self.checkpoints.path(steps[-1]))
-        self._changed = difference(facts["changeable"], self.changeable) or ""
+        self._changed = difference(facts.get("changeable", {}), self.changeable) or ""
         differs = difference(facts["identity"], self.identity) or (self._changed if steps[-1] >= self.steps else None)
         if differs:
             raise TrainError(
@@ -144,11 +144,7 @@ class Trainer:
         try:
             outcome = self.update.step(micros, rate)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise TrainError(
-                    f"out of memory in step {self.step + 1}, {max(m.tokens for m in micros):,} tokens at once:"
-                    f" {self.smaller}"
-                ) from error
+            self._explain(error, f", {max(m.tokens for m in micros):,} tokens at once")
             raise
         if self.update.in_a_row >= self.update.guard.patience:
             self.checkpoints.wait()  # what is being written is from before too
@@ -161,6 +157,11 @@ class Trainer:
         self.step += 1
         self.tokens += outcome.tokens
         return outcome
+
+    def _explain(self, error: RuntimeError, at: str = "") -> None:
+        """Raises TrainError with what to do where memory ran out."""
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise TrainError(f"out of memory in step {self.step + 1}{at}: {self.smaller}") from error
 
     def _keep_batch(self, micros: Sequence[Micro]) -> Path:
         from safetensors.torch import save_file

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from qwen_model import load_model
-from qwen_train.alignment.chain import STAGES
+from qwen_train.alignment.chain import STAGES, run_chain
 from qwen_train.alignment.recipes import checked, read_stage
 from qwen_train.alignment.settings import DPO, SFT, PPORecipe, Reward
 from qwen_train.errors import TrainError
+from qwen_train.parallel import World
 from qwen_train.recipe_file import read_recipe_table
 from tests.commands import typed
 
@@ -41,6 +42,14 @@ def test_the_chain(base, data, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert typed("qwen-train", *arguments).returncode == 0  # finished: nothing is done again
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
+
+
+def test_a_chain_deals_all_batches_before_it_begins(base, data, tmp_path):
+    recipe = tmp_path / "chain.yaml"
+    recipe.write_text(yaml.safe_dump(CHAIN))
+    with pytest.raises(TrainError, match=r"minibatches: .* cannot be dealt evenly to 2 processes"):
+        run_chain(recipe, str(base), Path(data["sft"]).parent, tmp_path, ["ppo.ppo.queries=3"], World(size=2), print)
+    assert not (tmp_path / "sft").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -81,6 +82,16 @@ def test_after_bad_steps_a_lower_rate_goes_on_and_is_logged(tmp_path, capsys):
     assert [(row["step"], row["what"]) for row in rows if row["kind"] == "changed"] == [(8, told)]
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
     assert f"going on from the checkpoint of step 8; changed: {told}" in capsys.readouterr().err
+
+
+def test_checkpoints_from_before_rates_could_change_are_of_another_recipe(tmp_path):
+    trainer(tmp_path, steps=2, every=2).fit()
+    [path] = tmp_path.rglob("training.json")
+    facts = json.loads(path.read_text())
+    facts["identity"] |= facts.pop("changeable")
+    path.write_text(json.dumps(facts))
+    with pytest.raises(TrainError, match=r"begun with another recipe: optimiser"):
+        trainer(tmp_path, steps=4)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -228,12 +228,18 @@ def test_a_page_that_quotes_control_tokens_stays_one_document(tokenizer, tmp_pat
     assert sorted(found) == sorted(pages)
 
 
-@given(st.text(st.characters(), min_size=1))
+@given(st.text(st.characters(), min_size=1, max_size=16))
 def test_every_source_has_a_file_name_of_its_own(source):
     name = _set_name(source)
     assert unquote(name, errors="surrogatepass") == source  # what can be read back is shared by no two
     assert name != "validation" and not name.startswith(".") and not set("/\0 ") & set(name)
     name.encode()
+
+
+@pytest.mark.parametrize("source", ["https://host/" + "a/b" * 100, "源" * 100])
+def test_a_long_source_has_a_name_that_file_systems_take(source):
+    names = {_set_name(source + end) for end in "12"}
+    assert len(names) == 2 and all(len(f"{name}.tokens.partial".encode()) < 255 for name in names)
 
 
 def test_sources_alike_but_for_signs_stay_apart_and_can_be_named(tokenizer, tmp_path):
@@ -259,12 +265,20 @@ def test_sources_too_small_to_be_read_are_left_out_and_said(files, tokenizer, tm
     mixture = Mixture(small, 8, 0)
     assert [source.stream.name for source in mixture.sources] == ["code", "web"]
     TokenBatches(mixture, World(0, 1), batch=8, micro_batch=4, across_documents=True)
-    assert capsys.readouterr().err.endswith("of the tokens: little, tiny\n")
+    assert capsys.readouterr().err.endswith("slots: little, tiny\n")
     TokenBatches(mixture, World(1, 2), batch=8, micro_batch=4, across_documents=True)
     TokenBatches(Mixture(files, 8, 0), World(0, 1), batch=8, micro_batch=4, across_documents=True)
     assert capsys.readouterr().err == ""
     with pytest.raises(TrainError, match=r"tiny: .* fewer than one sequence"):
         Mixture(small, 8, 0, {"web": 1, "tiny": 1})
+
+
+def test_not_most_of_a_corpus_is_left_out(tokenizer, tmp_path):
+    rows = [{"id": f"{n}", "text": "word " * 20, "source": f"site {n}"} for n in range(1500)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = write_tokens(tmp_path / "a.jsonl", tokenizer, tmp_path / "tokens", validation=0)
+    with pytest.raises(TrainError, match="476 of 1500 sources, with 32% of the tokens, are too small to be read"):
+        Mixture(files, 8, 0)
 
 
 def test_files_of_an_older_format_are_refused(files, tmp_path):

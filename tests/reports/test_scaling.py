@@ -20,6 +20,7 @@ def made(folder: Path, parameters: int | None, selection: float, task: str = "to
     estimates = {
         "tool selection": {"value": selection, "low": selection - 0.1, "high": selection + 0.05, "n": 100},
         "tool input": {"value": 80.0, "low": 75.0, "high": 84.0, "n": 100},
+        "tool input (micro)": {"value": 81.0, "low": 75.0, "high": 84.0, "n": 100},
     }
     (folder / "spec.json").write_text(json.dumps(spec))
     (folder / "results.json").write_text(
@@ -40,6 +41,7 @@ def test_points_by_size_shares_in_per_cent(runs):
     assert [point.model for point in found] == ["small", "middle", "large"]
     assert (found[0].value, found[0].low, found[0].high) == pytest.approx((40, 30, 45))
     assert points(runs, "tool-use", "tool input")[0].value == 80
+    assert points(runs, "tool-use", "tool input (micro)")[0].value == 81  # of the kind of its measure
 
 
 def test_slope_is_least_squares(runs):
