@@ -97,8 +97,9 @@ def tokens(text: str) -> list[str]:
 def pieces(blocks: Iterable[str], n: int) -> Iterator[str]:
     """A long text, given in blocks that may end anywhere, in pieces that end between tokens.
 
-    Each begins n - 1 tokens before the end of the last, so that every run of n tokens is in exactly one; but never more
-    than CARRIED characters before it, so that text without separators takes no more memory and time than other text.
+    Each begins n - 1 tokens before the end of the last, so that every run of n tokens is in one; but never more than
+    CARRIED characters before it (a longer run is in none), so that text without separators takes no more memory and
+    time than other text.
     """
     carried = ""
     for block in blocks:

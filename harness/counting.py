@@ -42,16 +42,18 @@ def recounting(run: Path, counted: Mapping[str, int]) -> Count:
 
 
 def counting_for(model: str | None) -> Count:
-    """Counts by a named model's tokenizer. Raises ModelError, and TaskError once something is counted without one."""
-    if model is not None:
+    """Counts by the tokenizer of a folder or a named model, which is looked for once something is counted: then raises
+    ModelError, and TaskError without one."""
+
+    @functools.cache
+    def folder() -> Path:
         from qwen_model.checkpoint import find_checkpoint
 
-        return counting(find_checkpoint(model).folder, {})
+        if model is None:
+            raise TaskError("the task counts tokens by the model's tokenizer; give --model")
+        return Path(model) if Path(model).is_dir() else find_checkpoint(model).folder
 
-    def count(text: str) -> int:
-        raise TaskError("the task counts tokens by the model's tokenizer; give --model")
-
-    return count
+    return lambda text: _tokens(folder(), text)
 
 
 def _digest(text: str) -> str:

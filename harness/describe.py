@@ -11,6 +11,7 @@ from harness.counting import Count
 from harness.data import Data
 from harness.requests import as_text
 from harness.selection import select
+from qwen_model import ModelError
 from tasks.api import Source, Task, TaskError
 
 
@@ -42,7 +43,7 @@ def describe(task: Task, data: Data, count: Count) -> list[tuple[str, str]]:
         ]
     try:
         samples, _ = task.fit(task.samples(data), count)
-    except TaskError as error:
+    except (TaskError, ModelError) as error:
         return [*lines, ("items", str(error))]
     groups = {sample.group for sample in samples} - {None}
     counted = f"{len(samples):,}" + (f" in {len(groups)} groups" if groups else "")

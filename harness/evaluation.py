@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from harness.judged import Judged, record_of
 from harness.loop import complete
 from harness.plan import drawn, entry, summary
 from harness.ranks import ranks
-from harness.records import COUNTED, FORMAT, Run, SampleRecord, folder_name, spec_hash, write_atomic
+from harness.records import FORMAT, Run, SampleRecord, folder_name, keep_counted, spec_hash, write_atomic
 from harness.registry import task_class
 from harness.selection import select
 from harness.settings import Settings as Settings  # also for those who import it from here
@@ -184,8 +183,7 @@ def execute(prepared: Prepared, folder: Path, progress: Progress, *, asked: str 
         progress.stage(f"run folder: {folder}")
         if asked is not None:
             write_atomic(folder / "run.yaml", asked)
-        if prepared.counted:
-            write_atomic(folder / COUNTED, json.dumps(prepared.counted) + "\n")
+        keep_counted(folder, prepared.counted)
         for line in prepared.left_out:
             progress.stage(line)
         left: list[list[tuple[str, str]]] = []

@@ -51,8 +51,10 @@ def compare(first: Run, second: Run) -> RunComparison:
     for one, other in _couples(first, second):
         if (task := _task(first, one, second, other, names)) is not None:
             tasks.append(task)
-        elif reason := _without_values(first, one) or _without_values(second, other):
-            apart[one, other] = reason
+        else:
+            apart[one, other] = (
+                _without_values(first, one) or _without_values(second, other) or f"{one}: no sample in common"
+            )
     if not tasks:
         said = f"no sample in common (tasks {', '.join(_tasks(first))} there, {', '.join(_tasks(second))} here)"
         raise RunError(f"{first.path}, {second.path}: {'; '.join(apart.values()) or said}; compare other runs or tasks")
@@ -70,8 +72,10 @@ def compare(first: Run, second: Run) -> RunComparison:
 
 
 def _without_values(run: Run, task: str) -> str | None:
-    """Why no sample of a task can be paired, if so: its metric is a number of the whole run, or no sample has it."""
+    """Why no sample of a task can be paired, if so: none is judged, or the metric is a number of the whole run."""
     spec = run.spec["tasks"][task]
+    if next(run.records(task), None) is None:
+        return f"{task}: no sample is judged yet in {run.path}"
     if spec["metric"] in OUTCOME_METRICS or _items(run, task, spec):
         return None
     return f"{task}: its samples have no {spec['metric']} of their own to be paired by"

@@ -142,14 +142,21 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
 
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file by `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def keep_counted(folder: Path, counted: Mapping[str, int]) -> None:
+    """Write what a run's tasks counted, if they did (see `Run.counted`)."""
+    if counted:
+        write_atomic(folder / COUNTED, json.dumps(counted) + "\n")
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

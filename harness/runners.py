@@ -25,7 +25,7 @@ class Runners:
         self._pool = ThreadPoolExecutor(count)
         self.conversations = asyncio.Semaphore(4 * count)
         self._sandboxes: dict[Policy, Sandbox] = {}
-        self._workshops: dict[tuple[str, float], Workshop] = {}
+        self._workshops: dict[tuple[str, float], Workshop | str] = {}
 
     def sandbox(self, policy: Policy) -> Sandbox:
         """The sandbox of a policy, made once."""
@@ -35,9 +35,16 @@ class Runners:
 
     def workshop(self, language: str, cpu_seconds: float) -> Workshop:
         """The workshop of a language, made once. Raises FileNotFoundError where its compiler cannot be had."""
-        if (language, cpu_seconds) not in self._workshops:
-            self._workshops[language, cpu_seconds] = Workshop(language, cpu_seconds, unsafe=self._unsafe)
-        return self._workshops[language, cpu_seconds]
+        key = (language, cpu_seconds)
+        if key not in self._workshops:
+            try:
+                self._workshops[key] = Workshop(language, cpu_seconds, unsafe=self._unsafe)
+            except FileNotFoundError as error:
+                self._workshops[key] = str(error)
+        found = self._workshops[key]
+        if isinstance(found, str):
+            raise FileNotFoundError(found)
+        return found
 
     async def in_thread(self, work: Callable[..., Answer], *args: Any) -> Answer:
         """The result of blocking work, done in the pool."""
@@ -49,7 +56,8 @@ class Runners:
         for sandbox in self._sandboxes.values():
             sandbox.close()
         for workshop in self._workshops.values():
-            workshop.close()
+            if isinstance(workshop, Workshop):
+                workshop.close()
 
 
 class SandboxHandle:

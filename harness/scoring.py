@@ -7,7 +7,6 @@ may be the code of a task, which no spec shows.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections import Counter
@@ -24,7 +23,7 @@ from harness.evaluation import Progress, isolation
 from harness.judged import Judged, record_of
 from harness.loop import complete
 from harness.plan import entry, summary
-from harness.records import COUNTED, FORMAT, Run, RunError, SampleRecord, folder_name, spec_hash, write_atomic
+from harness.records import FORMAT, Run, RunError, SampleRecord, folder_name, keep_counted, spec_hash
 from harness.registry import task_class, task_names
 from harness.replay import Completion, Replay
 from harness.runners import Runners, SandboxHandle
@@ -109,11 +108,10 @@ def score_run(
             "samples": {task.name: sum(job.task is task for job in jobs) for task in made},
         },
     }
-    whole = path.resolve()  # "." has no name
+    whole = path if path.name else path.resolve()  # "." has no name
     folder = whole.with_name(whole.name + "-scored") if out is None else out
     judged = _execute(spec, made, jobs, folder, data, unsafe, progress)
-    if counted:
-        write_atomic(folder / COUNTED, json.dumps(counted) + "\n")
+    keep_counted(folder, counted)
     return judged
 
 

@@ -72,7 +72,7 @@ class Shares:
 
 def label(answers: Path) -> str:
     """What a run folder's or a file's answers are called in print."""
-    return answers.resolve().name.removesuffix(".jsonl")
+    return (answers.name or answers.resolve().name).removesuffix(".jsonl")
 
 
 def pairs(answers: Path, opponent: Path, data_dir: Path | None) -> list[Pair]:

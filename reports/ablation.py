@@ -44,7 +44,9 @@ def read(folder: Path, name: str) -> pandas.DataFrame:
     if name == "cells" and found.empty:
         raise RunError(f"{path}: no cell; run the same `harness ablate` again")
     if name == "cells" and "metric" in found and "kind" not in found:
-        raise RunError(f"{path}: no column `kind`, written by an earlier version; run the same `harness ablate` again")
+        raise RunError(
+            f"{path}: no column `kind`, by an earlier version; run the same `harness ablate` with --out {folder}"
+        )
     if "low" in found:
         few = found[[column for column in ("documents", "n") if column in found]].min(axis=1) < LEAST_SPREAD
         if name == "cells" and "metric" in found:  # a share's interval is Wilson's

@@ -215,7 +215,11 @@ def _results(
         "chat_template": None,
         "chat_template_sha": None,
         "total_evaluation_time_seconds": str(seconds),
-        MINE: {"spec": spec, "tasks": json.loads((run.path / "results.json").read_text(encoding="utf-8"))["tasks"]},
+        MINE: {
+            "spec": spec,
+            "tasks": json.loads((run.path / "results.json").read_text(encoding="utf-8"))["tasks"],
+            "counted": run.counted,
+        },
     }
 
 

@@ -19,7 +19,7 @@ from harness.evaluation import Progress
 from harness.lmeval.export import MINE
 from harness.lmeval.index import PREFIX
 from harness.lmeval.tasks import LOGGED, decoding, logged_detail, measure_name, plain
-from harness.records import FORMAT, Run, SampleRecord, folder_name, spec_hash
+from harness.records import FORMAT, Run, SampleRecord, folder_name, keep_counted, spec_hash
 from harness.requests import generate_digest, loglikelihood_digest
 from harness.store import open_store
 from harness.summary import summarise
@@ -138,7 +138,9 @@ def _take_back(file: Path, results: Mapping[str, Any], digest: str, out: Path | 
     }
     when = datetime.fromtimestamp(float(results["date"]), UTC).isoformat(timespec="seconds")
     facts = {"finished": when, "parameters": results["config"]["model_num_parameters"]}
-    return _write(spec, records, kept["tasks"], facts, out, progress)
+    run = _write(spec, records, kept["tasks"], facts, out, progress)
+    keep_counted(run.path, kept.get("counted", {}))
+    return run
 
 
 def _write(

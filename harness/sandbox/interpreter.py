@@ -70,7 +70,7 @@ class Interpreter:
 
     def run(self, source: str, seconds: float = 30.0) -> Cell:
         """Runs a cell, at most `seconds` by the clock."""
-        if self._job.ending is not None:
+        if self._job.ending is not None or self._job.room.spent:
             return Cell(outcome="killed", error="the interpreter has ended")
         data = json.dumps(source).encode()
         self._line.setblocking(False)

@@ -24,11 +24,13 @@ NO_BUILD, OUT_OF_TIME = 90, 91
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """tools: programs that must be installed; file: where the source goes; build, run: command lines, in which TOOL
-    is the first tool's path; extra: further files of ours."""
+    """tools: programs that must be installed; version: what makes them tell theirs, which shows that they work; file:
+    where the source goes; build, run: command lines, in which TOOL is the first tool's path; extra: further files of
+    ours."""
 
     name: str
     tools: tuple[str, ...]
+    version: str = "--version"
     file: str
     build: tuple[tuple[str, ...], ...] = ()
     run: tuple[str, ...]
@@ -42,6 +44,7 @@ LANGUAGES = {
         Language(
             name="java",
             tools=("java", "javac"),
+            version="-version",
             file="Main.java",
             build=(("javac", "-J-Xmx512m", "-J-XX:TieredStopAtLevel=1", "-nowarn", "Main.java"),),
             run=("TOOL", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", ".", "Main"),
@@ -49,6 +52,7 @@ LANGUAGES = {
         Language(
             name="go",
             tools=("go",),
+            version="version",
             file="main_test.go",
             build=(("TOOL", "test", "-c", "-vet=off", "-o", "main", "main_test.go"),),
             run=("./main",),
@@ -193,6 +197,8 @@ def find_tool(language: Language) -> tuple[str, Path]:
             f"{tool} (for {language.name}) lies where programs would get to read all of {folder}; install it in a "
             f"folder of its own, such as /opt/{language.name}"
         )
+    for each in (tool, *language.tools[1:]):
+        _said(each, language.version)
     return tool, folder
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,8 +107,13 @@ def test_other_measures_means_over_groups_and_sets(tmp_path):
 
 def test_nothing_in_common_is_an_error(tmp_path):
     one = make_run(tmp_path / "one", {"sums": sums({1})})
-    with pytest.raises(RunError, match="no sample in common"):
+    with pytest.raises(RunError, match="sums: no sample in common; compare"):
         compare(one, make_run(tmp_path / "other", {"sums": sums({1}, first=50)}))
+    begun = make_run(tmp_path / "begun", {"sums": sums({1})})
+    with closing(sqlite3.connect(begun.path / "samples.sqlite")) as database, database:
+        database.execute("DELETE FROM samples")
+    with pytest.raises(RunError, match=r"sums: no sample is judged yet in .*begun; compare"):
+        compare(one, begun)
     with pytest.raises(RunError, match=r"no sample in common \(tasks sums there, riddles here\)"):
         compare(one, make_run(tmp_path / "third", {"riddles": sums({1}, task="riddles")}))
 

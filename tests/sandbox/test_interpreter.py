@@ -126,10 +126,18 @@ def test_a_lost_room_is_said_once_and_not_used_again(box):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(RoomLostError, match="run this again"):
         python.run("import time\ntime.sleep(20)")
+    assert python.run("2").outcome == "killed"
     python.close()
     after = Interpreter(box)
     assert after.run("2").value == "2"
     after.close()
+
+
+def test_a_values_own_repr_may_print_and_may_try_to_leave(python):
+    cell = python.run("class A:\n    def __repr__(self):\n        print('in it')\n        return 'A!'\nA()")
+    assert (cell.value, cell.stdout.strip()) == ("A!", "in it")
+    cell = python.run("class B:\n    def __repr__(self):\n        raise SystemExit\nB()")
+    assert cell.outcome == "error" and "SystemExit" in cell.error and python.run("1 + 1").value == "2"
 
 
 def test_half_an_emoji_is_a_replacement_character(python):

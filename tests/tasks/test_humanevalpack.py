@@ -234,11 +234,14 @@ def test_a_tool_in_a_folder_of_its_own_in_the_home_is_taken(tmp_path, monkeypatc
     assert find_tool(BUILT["js"]) == (str(tmp_path / ".nvm" / "bin" / "node"), tmp_path / ".nvm")
 
 
-def test_a_tool_that_does_not_work_is_not_installed(tmp_path, monkeypatch):
-    tool(tmp_path / "bin" / "rustc", "echo no default toolchain is configured >&2; exit 1")
+@pytest.mark.parametrize(("language", "name"), [("rust", "rustc"), ("java", "javac"), ("go", "go"), ("cpp", "g++")])
+def test_a_tool_that_does_not_work_is_not_installed(language, name, tmp_path, monkeypatch):
+    if language == "java":
+        tool(tmp_path / "bin" / "java", "exit 0")
+    tool(tmp_path / "bin" / name, "echo no default toolchain is configured >&2; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     runners = Runners(1, unsafe=False)
-    result = asyncio.run(SandboxHandle(runners).build("rust", "fn main() {}", ""))
+    result = asyncio.run(SandboxHandle(runners).build(language, "", ""))
     runners.close()
     assert result.outcome == "not_installed" and "no default toolchain" in result.detail
 

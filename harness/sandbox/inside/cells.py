@@ -33,16 +33,16 @@ def serve(channel: int, names: dict[str, Any]) -> None:
 
 def _run(source: str, names: dict[str, Any], seen: dict[str, float]) -> dict[str, Any]:
     out = io.StringIO()
-    came: dict[str, Any] = {"value": None, "figures": [], "images": []}
+    came: dict[str, Any] = {"value": None, "shown": "", "figures": [], "images": []}
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         # figures and pictures after an error too, as in a notebook; reading them may fail as the code itself may
-        endings = [_ending(_execute, source, names, came), _ending(_figures, came), _ending(_saved, seen, came)]
+        endings = [_ending(_execute, source, names, came), _ending(_show, came)]
+        endings += [_ending(_figures, came), _ending(_saved, seen, came)]
     outcome, error = next((ending for ending in endings if ending[0] != "ok"), ("ok", ""))
-    shown = "" if came["value"] is None else _shown(came["value"])
     return {
         "outcome": outcome,
         "stdout": out.getvalue()[:KEEP],
-        "value": shown[:KEEP],
+        "value": came["shown"][:KEEP],
         "error": error[-KEEP:],
         "figures": came["figures"],
         "images": came["images"],
@@ -76,11 +76,12 @@ def _execute(source: str, names: dict[str, Any], came: dict[str, Any]) -> None:
         names["_"] = came["value"]
 
 
-def _shown(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # the value's own method
-        return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
+def _show(came: dict[str, Any]) -> None:
+    if (value := came["value"]) is not None:
+        try:
+            came["shown"] = repr(value)
+        except Exception as error:  # the value's own method
+            came["shown"] = f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
 
 
 def _figures(came: dict[str, Any]) -> None:
