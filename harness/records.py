@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,14 +137,13 @@ def replacing(path: Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise RunError(f"{path}: is there, and is no file that could be replaced; name another")
     partial = target.with_name(target.name + ".partial")
-    try:
+    with ExitStack() as undo:
+        undo.callback(partial.unlink, missing_ok=True)
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -77,11 +77,8 @@ def _execute(source: str, names: dict[str, Any], came: dict[str, Any]) -> None:
 
 
 def _show(came: dict[str, Any]) -> None:
-    if (value := came["value"]) is not None:
-        try:
-            came["shown"] = repr(value)
-        except Exception as error:  # the value's own method
-            came["shown"] = f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
+    if came["value"] is not None:
+        came["shown"] = repr(came["value"])
 
 
 def _figures(came: dict[str, Any]) -> None:
