@@ -1,7 +1,8 @@
 """MBPP, 3-shot, by the OpenCompass configuration that the Qwen report's number most likely used (mbpp_gen_1e1056).
 
 The 500 items are tasks 11 to 510, the examples tasks 2 to 4. Each asks for one answer and runs it against the item's
-three assertions. The sanitized items and MBPP+'s additional tests are not here.
+three assertions. `mbpp-sanitized` asks the 257 of them that the data set's authors went over. MBPP+'s additional tests
+are not here.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class MBPP(Task):
     report: ClassVar[ReportCell | None] = ReportCell("table_2", "MBPP")
     runs_code: ClassVar[bool] = True
 
+    question: ClassVar[str] = "text"
+    """The field with an item's question."""
     examples: tuple[tuple[str, str], ...] = ()
 
     def samples(self, load: Loader) -> list[Sample]:
@@ -93,7 +96,7 @@ class MBPP(Task):
         except SyntaxError as error:
             raise bad(self.source, number, f"field 'test_list' is not Python ({error.msg})") from None
         fields: dict[str, Any] = {
-            "text": text(self.source, number, row, "text"),
+            "text": text(self.source, number, row, self.question),
             "tests": tuple(tests),
             "setup": row.get("test_setup_code") or "",
             "names": names,
@@ -147,6 +150,23 @@ class MBPPChat(MBPP):
     def extract(self, reply: str) -> str:
         fenced = re.search(r"```(?:[Pp]ython)?\n(.*?)(?:```|$)", reply, re.DOTALL)
         return super().extract(fenced[1] if fenced else reply)
+
+
+class MBPPSanitized(MBPP):
+    """The items of the sanitized set of 427, whose questions and tests were corrected by hand; examples and rest are as above."""
+
+    name = "mbpp-sanitized"
+    title = "MBPP sanitized, 3-shot"
+    report = None
+    source = Source(
+        name="MBPP sanitized",
+        files=("mbpp/sanitized-mbpp.jsonl", "sanitized-mbpp.jsonl"),
+        hub="google-research-datasets/mbpp",
+        config="sanitized",
+        split="test",
+        licence="CC BY 4.0",
+    )
+    question = "prompt"
 
 
 def ask(question: str, tests: list[str] | tuple[str, ...]) -> str:

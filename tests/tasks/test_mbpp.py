@@ -6,7 +6,7 @@ import pytest
 
 from tasks import mbpp
 from tasks.api import Chat, Check, TaskError
-from tasks.mbpp import MBPP, MBPPChat, needed
+from tasks.mbpp import MBPP, MBPPChat, MBPPSanitized, needed
 from tests.tasks.scripted import Ends, Says, judge, real_sandbox, rows_of
 
 ROW = {
@@ -112,14 +112,24 @@ def test_items_are_tasks_11_to_510():
     assert [sample.id for sample in samples] == [f"mbpp/{number}" for number in range(11, 511)]
 
 
+def test_sanitized_items_are_asked_in_their_own_words():
+    task = MBPPSanitized()
+    assert len(task.samples(rows_of("mbpp/sanitized-mbpp.jsonl"))) == 257
+    row = {key: ROW[key] for key in ("task_id", "code", "test_list")} | {"prompt": "Double it.", "test_imports": []}
+    (sample,) = task.samples(lambda source: [row, row | {"task_id": 2}])
+    assert task.prompt(sample).count("[BEGIN]") == 4 and "here is your task: Double it. Your code" in task.prompt(sample)
+
+
 @pytest.mark.slow
-def test_reference_solutions_pass_and_empty_bodies_do_not(monkeypatch):
-    """All 974 of the data set, those beyond the task's 500 too."""
+@pytest.mark.parametrize(
+    ("task", "file", "size"), [(MBPP(), "mbpp.jsonl", 974), (MBPPSanitized(), "sanitized-mbpp.jsonl", 427)]
+)
+def test_reference_solutions_pass_and_empty_bodies_do_not(monkeypatch, task, file, size):
+    """All of the data set, those beyond the task's items too."""
     monkeypatch.setattr(mbpp, "FIRST", 1)
     monkeypatch.setattr(mbpp, "LAST", 974)
-    task = MBPP()
-    samples = task.samples(rows_of("mbpp/mbpp.jsonl"))
-    assert len(samples) == 974
+    samples = task.samples(rows_of(f"mbpp/{file}"))
+    assert len(samples) == size
 
     def outcome(check):
         return box.check(check.solution, check.tests, check.names, check.setup).outcome
