@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,10 +18,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from harness.evaluation import Progress
+from qwen_model.progress import Display, say
 
 _LINE_SECONDS = 30.0
 """Between two lines of a log."""
@@ -34,7 +34,7 @@ _SOON = 3.0
 @contextmanager
 def said_when_slow(text: str) -> Iterator[None]:
     """A line about a step, if it takes more than a few seconds."""
-    clock = threading.Timer(_SOON, lambda: print(text, file=sys.stderr, flush=True))
+    clock = threading.Timer(_SOON, say, [text])
     clock.daemon = True
     clock.start()
     try:
@@ -50,13 +50,12 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
-class Bars(Progress):
+class Bars(Display, Progress):
     """Use as a context manager around `execute`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         """`quiet`: as where there is no terminal."""
-        console = Console(stderr=True)
-        self._bars = RichProgress(
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -64,8 +63,7 @@ class Bars(Progress):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console,
-            disable=quiet or not console.is_terminal,
+            shown=not quiet,
         )
         self._ids: dict[str, int] = {}
         self._counts: dict[str, list[int]] = {}
@@ -75,35 +73,31 @@ class Bars(Progress):
         self._ended = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self) -> Bars:
-        self._bars.start()
+    def __enter__(self) -> Self:
         self._clock.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
-        self._bars.stop()
+        super().__exit__(kind, error, at)
 
     def stage(self, text: str) -> None:
-        if self._bars.disable:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self._bars.console.print(text, markup=False, highlight=False)
+        self.say(text)
 
     def begin(self, task: str, done: int, total: int) -> None:
-        self._ids[task] = self._bars.add_task(task, completed=done, total=total)
+        self._ids[task] = self.bar.add_task(task, completed=done, total=total)
         self._counts[task] = [done, total, done]
 
     def judged(self, task: str) -> None:
-        self._bars.advance(self._ids[task])  # type: ignore[arg-type]
+        self.bar.advance(self._ids[task])  # type: ignore[arg-type]
         counts = self._counts[task]
         counts[0] += 1
-        if self._bars.disable and counts[0] == counts[1]:
+        if self.bar.disable and counts[0] == counts[1]:
             self._line()
 
     def _tick(self) -> None:
         """Lines where there are no bars, also while the first samples are far from their verdicts."""
-        while self._bars.disable and not self._ended.wait(_LINE_SECONDS):
+        while self.bar.disable and not self._ended.wait(_LINE_SECONDS):
             if self._counts:
                 self._line()
 
@@ -117,4 +111,4 @@ class Bars(Progress):
         guess = f", about {left / rate:.0f} s left" if new > max(2, self._said) and 0 < left < 10 * new else ""
         self._said = new
         state = ", ".join(f"{name} {done}/{total}" for name, (done, total, _) in counts)
-        print(f"{state}; {spent:.0f} s, {rate:.1f} samples/s{guess}", file=sys.stderr, flush=True)
+        say(f"{state}; {spent:.0f} s, {rate:.1f} samples/s{guess}")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
 from qwen_model.catalogue import CATALOGUE, obtain
 from qwen_model.config import ModelError, read_json
 from qwen_model.config_json import layout_of, read_model_config
 from qwen_model.download import cache_dir, sha256_file
+from qwen_model.progress import Display, say
 from qwen_model.tokenizer import Tokenizer
 from qwen_model.weight_files import weight_paths
 
@@ -181,25 +183,24 @@ def load_tokenizer(checkpoint: Checkpoint | Path | str) -> Tokenizer:
 
 
 def _from_gguf(name: str, path: Path, digest: str) -> Checkpoint:
-    from qwen_model.gguf_import import IMPORT_VERSION, QUANTISATION, import_gguf
+    from qwen_model.gguf_import import IMPORT_VERSION, QUANTISATION
 
     fingerprint = f"{digest[:16]}-v{IMPORT_VERSION}"
     folder = cache_dir() / "converted" / fingerprint
     if not folder.is_dir():
-        import_gguf(path, folder, _show_conversion(name))
+        _convert(path, folder, f"{name}: dequantising its tensors, once")
     quantisation = str(read_config(folder)[QUANTISATION])
     return Checkpoint(name=name, folder=folder, quantisation=quantisation, made_from=fingerprint)
 
 
-def _show_conversion(name: str) -> Callable[[int, int], None]:
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r{name}: dequantising {done}/{total} tensors, once", end=end, file=sys.stderr, flush=True)
-        elif done == 0:
-            print(f"{name}: dequantising {total} tensors, once", file=sys.stderr)
+def _convert(path: Path, folder: Path, label: str) -> None:
+    from qwen_model.gguf_import import import_gguf
 
-    return show
+    with Display(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as display:
+        if display.bar.disable:
+            say(label)
+        task = display.bar.add_task(label)
+        import_gguf(path, folder, lambda done, total: display.bar.update(task, completed=done, total=total))
 
 
 def _fingerprint(folder: Path, *, pickles: bool) -> str:

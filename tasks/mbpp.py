@@ -153,7 +153,7 @@ class MBPPChat(MBPP):
 
 
 class MBPPSanitized(MBPP):
-    """The items of the sanitized set of 427, whose questions and tests were corrected by hand; examples and rest are as above."""
+    """The items that are in the sanitized set of 427 too, with its corrected questions and tests; else as above."""
 
     name = "mbpp-sanitized"
     title = "MBPP sanitized, 3-shot"

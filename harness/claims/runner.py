@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
 from harness.claims.steps import Job
 from harness.records import write_atomic
+from qwen_model.progress import Display
 from tasks.api import TaskError
 
 _LOOK_SECONDS = 0.5
@@ -109,32 +109,22 @@ def _last_line(path: Path) -> str:
     return lines[-1].strip()[:300] if lines and not lines[-1].startswith("$ ") else ""
 
 
-class _Whole:
+class _Whole(Display):
     """The bar over all jobs. Estimates of the files are corrected by what the finished jobs took."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn(),
-            TextColumn("left {task.fields[left]}"), console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
+        share, left = TextColumn("{task.percentage:.0f} %"), TextColumn("left {task.fields[left]}")
+        super().__init__(TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn(), left)
         self._done = {job.out: job.seconds for job in jobs if job.done}
         self._jobs, self._failed = jobs, set[Path]()
         self._begin = 0.0
         self._now: Job | None = None
-        self._task = self._bar.add_task("", total=1.0, left="")
-
-    def __enter__(self) -> _Whole:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._task = self.bar.add_task("", total=1.0, left="")
 
     def begin(self, job: Job, label: str) -> None:
         self._now, self._begin = job, time.monotonic()
-        self._bar.update(self._task, description=label)
-        if self._bar.disable:
+        self.bar.update(self._task, description=label)
+        if self.bar.disable:
             self.say(f"{label}; about {timedelta(seconds=round(self.left()))} left over all")
         self.tick()
 
@@ -148,9 +138,7 @@ class _Whole:
     def tick(self) -> None:
         left = self.left()
         spent = sum(self._done.values()) + (time.monotonic() - self._begin if self._now else 0.0)
-        self._bar.update(
-            self._task, completed=spent / max(spent + left, 1e-9), left=str(timedelta(seconds=round(left)))
-        )
+        self.bar.update(self._task, completed=spent / max(spent + left, 1e-9), left=str(timedelta(seconds=round(left))))
 
     def left(self) -> float:
         """Seconds, by the estimates of what is not done, as much longer or shorter as the finished ones were."""
@@ -162,9 +150,3 @@ class _Whole:
             spent = time.monotonic() - self._begin if job is self._now else 0.0
             left += max(60 * job.minutes * pace - spent, 0.0)
         return left
-
-    def say(self, text: str) -> None:
-        if self._bar.disable:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self._bar.console.print(text, markup=False, highlight=False)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from types import TracebackType
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from qwen_model.memory import peak_resident
+from qwen_model.progress import Display
 
 _LINE_SECONDS = 30.0
 
@@ -29,48 +28,34 @@ def peak_memory(device: torch.device) -> float:
         return most * 1024 / 1e6
 
 
-class Speedometer:
+class Speedometer(Display):
     """Steps `start` to `steps` of a run."""
 
     def __init__(self, start: int, steps: int, *, shown: bool) -> None:
-        console = Console(stderr=True)
-        self._shown = shown
-        self._lines = shown and not console.is_terminal
-        self._bar = Progress(
+        super().__init__(
             TextColumn("step"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}  left"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not (shown and console.is_terminal),
+            shown=shown,
         )
-        self._task = self._bar.add_task("", total=steps, completed=start)
+        self._shown = shown
+        self._task = self.bar.add_task("", total=steps, completed=start)
         self.steps = steps
         self._begin = self._last = time.monotonic()
         self._start = self._done = start
 
-    def __enter__(self) -> Speedometer:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
-
     def show(self, step: int, text: str) -> None:
         """`step` steps are done; `text` says how it goes."""
-        self._bar.update(self._task, completed=step, description=text)
+        self.bar.update(self._task, completed=step, description=text)
         now = time.monotonic()
-        if self._lines and (now - self._last > _LINE_SECONDS or step == self.steps):
+        if self.bar.disable and (now - self._last > _LINE_SECONDS or step == self.steps):
             self._last = now
             left = (now - self._begin) / max(1, step - self._start) * (self.steps - step)
             self.say(f"step {step}/{self.steps}: {text}, {left:.0f} s left")
 
     def say(self, text: str) -> None:
-        """A line for good."""
-        if not self._shown:
-            return
-        if self._bar.disable:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self._bar.console.print(text, markup=False, highlight=False)
+        """As always, but nothing where nothing is shown: of several processes one speaks."""
+        if self._shown:
+            super().say(text)

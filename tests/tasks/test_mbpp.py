@@ -117,7 +117,8 @@ def test_sanitized_items_are_asked_in_their_own_words():
     assert len(task.samples(rows_of("mbpp/sanitized-mbpp.jsonl"))) == 257
     row = {key: ROW[key] for key in ("task_id", "code", "test_list")} | {"prompt": "Double it.", "test_imports": []}
     (sample,) = task.samples(lambda source: [row, row | {"task_id": 2}])
-    assert task.prompt(sample).count("[BEGIN]") == 4 and "here is your task: Double it. Your code" in task.prompt(sample)
+    prompt = task.prompt(sample)
+    assert prompt.count("[BEGIN]") == 4 and "here is your task: Double it. Your code" in prompt
 
 
 @pytest.mark.slow
