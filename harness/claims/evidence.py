@@ -9,6 +9,7 @@ import csv
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.claims.experiment import Cells, Compression, Criterion, Growth, Order, Runs, Same, Wins, parted
@@ -87,7 +88,9 @@ def _runs(first: Run, second: Run, task: str) -> Effect:
         raise RunError(f"{first.path}: no task called {task}; it has {', '.join(tasks)}")
     kind = tasks[task].get("measures", {}).get(tasks[task]["metric"], "share")
     pairs = _pairs(first, second, task, tasks[task]["metric"])
-    return _of(paired(pairs, "mean" if kind == "perplexity" else kind, tasks[task].get("mean", "items")))
+    loss = kind == "perplexity"
+    found = _of(paired(pairs, "mean" if loss else kind, tasks[task].get("mean", "items")))
+    return replace(found, unit="nats a token" if loss else "share of samples")
 
 
 def _values(run: Run, task: str, metric: str) -> dict[str, tuple[str | None, float]]:

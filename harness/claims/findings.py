@@ -21,6 +21,8 @@ class Effect:
     high: float
     n: int
     seeds: int = 1
+    unit: str | None = None
+    """Where the runs tell it and not the criterion."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ def combined(effects: Sequence[Effect]) -> Effect:
         high=value + math.hypot(over, by_seed),
         n=min(effect.n for effect in effects),
         seeds=number,
+        unit=effects[0].unit,
     )
 
 
@@ -72,7 +73,7 @@ def judged(criterion: Criterion, effects: Sequence[Effect | str], wanted: int) -
         verdict, why = decided(criterion, effect), ""
     return Outcome(
         says=criterion.says,
-        unit=criterion.unit,
+        unit=criterion.unit if effect is None or effect.unit is None else effect.unit,
         bound=criterion.bound,
         bounds=criterion.bounds,
         effect=effect,

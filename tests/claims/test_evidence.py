@@ -12,6 +12,7 @@ from scipy.stats import kendalltau
 
 from harness.claims import evidence
 from harness.claims.experiment import Cells, Compression, Growth, Order, Runs, Same, Wins
+from harness.claims.verdict import judged
 from harness.records import RunError
 from tests.harness.made_runs import make_run, record
 
@@ -89,6 +90,7 @@ def test_runs_of_a_perplexity_differ_by_their_losses(tmp_path):
     criterion = Runs(measure="runs", says="", first="a", second="b", task="long-ppl", below=0)
     found = evidence.effect(criterion, folders, None)
     assert found.value == pytest.approx(-0.2) and found.high < 0
+    assert judged(criterion, [found] * 3, 3).unit == "nats a token"
     same = Same(measure="same", says="", first="a", second="b", task="long-ppl", within=0.5)
     assert evidence.effect(same, folders, None).value == pytest.approx(0.3)
     lost = Runs(measure="runs", says="", first="a", second="b", task="mmlu", below=0)
