@@ -71,12 +71,15 @@ def _site(paths: list[Path], out: Path) -> None:
 
     sweeps = [path for path in paths if is_sweep(path)]
     runs = [Run(path) for path in paths if not is_sweep(path)]
-    comparisons = []
+    comparisons, refused = [], []
     for run in runs[1:]:
         try:
             comparisons.append(compare(runs[0], run))
         except RunError as error:  # runs of other tasks may share a page
-            typer.echo(f"not compared: {error}", err=True)
+            refused.append(error)
+    if refused:
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        typer.echo(f"not compared: {refused[0]}{more}", err=True)
     shown = [beside([run.path for run in runs], name) for name in tables_of(runs)]
     out.mkdir(parents=True, exist_ok=True)
     with said_when_slow(f"writing a page of {len(paths)} runs and sweeps"):

@@ -36,12 +36,17 @@ class Source:
 
 def tables_of(runs: Sequence[Run]) -> list[str]:
     """The tables of which a run has a number by a column's own protocol, that which stands first."""
-    tasks = {task for run in runs for task in run.results}
     return [
         name
         for name, cells in CELLS.items()
-        if name.startswith("table") and any(sources[0].task in tasks for sources in cells.values())
+        if name.startswith("table") and any(_has(run, sources[0]) for run in runs for sources in cells.values())
     ]
+
+
+def _has(run: Run, source: Source) -> bool:
+    """Perplexities at other lengths than the table's are of its task, and no number of it."""
+    result = run.results.get(source.task)
+    return result is not None and source.find(result, run.spec["tasks"][source.task]["metric"]) is not None
 
 
 def _tasks(*names: str) -> tuple[Source, ...]:

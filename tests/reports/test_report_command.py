@@ -38,6 +38,14 @@ def test_runs_of_other_tasks_share_a_page_and_are_not_compared(run: Run, tmp_pat
     assert 'id="comparisons"' not in (tmp_path / "site" / "report.html").read_text()
 
 
+def test_perplexities_at_other_lengths_than_table_3_share_a_page(run: Run, tmp_path: Path) -> None:
+    for name in ("short", "shorter"):
+        write_run(tmp_path / name, {**SPEC, "tasks": {"long-ppl": SPEC["tasks"]["gsm8k-chat"]}}, ENVIRONMENT)
+    done = report(run.path, tmp_path / "short", tmp_path / "shorter", "--out", tmp_path / "site")
+    assert done.returncode == 0 and done.stderr.count("not compared") == 1 and "(and 1 more)" in done.stderr
+    assert "Table 3" not in (tmp_path / "site" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
