@@ -174,6 +174,7 @@ def _forest(figure: Any, colours: Mapping[str, str], outcomes: Sequence[Outcome]
         bars = [[effect.value - effect.low], [effect.high - effect.value]]
         axes.errorbar([effect.value], [line], xerr=bars, fmt="o", color=_COLOURS[outcome.verdict], capsize=3)
         axes.plot([one.value for one in outcome.each], [line + 0.25] * len(outcome.each), "|", color=colours[INK])
+    axes.locator_params(axis="x", nbins=6)  # numbers like 0.00025 are wide
     axes.set_ylim(len(outcomes) - 0.5, -0.5)
     axes.set_yticks(range(len(outcomes)), [one.says for one in outcomes], parse_math=False)
     axes.set_xlabel("; ".join(dict.fromkeys(one.unit for one in outcomes)), parse_math=False)
