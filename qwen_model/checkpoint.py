@@ -197,10 +197,14 @@ def _convert(path: Path, folder: Path, label: str) -> None:
     from qwen_model.gguf_import import import_gguf
 
     with Display(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as display:
-        if display.bar.disable:
-            say(label)
-        task = display.bar.add_task(label)
-        import_gguf(path, folder, lambda done, total: display.bar.update(task, completed=done, total=total))
+        task = display.bar.add_task(label, total=None)
+
+        def show(done: int, total: int) -> None:
+            display.bar.update(task, completed=done, total=total)
+            if display.bar.disable and done == 0:  # not before: the file may be none
+                say(label)
+
+        import_gguf(path, folder, show)
 
 
 def _fingerprint(folder: Path, *, pickles: bool) -> str:
